@@ -1,0 +1,304 @@
+/*
+ * sonde.h - run DeepSeek-V4 models on the processor at hand.
+ *
+ * The one public header. A model is a directory in the official layout (config.json, *.safetensors,
+ * tokenizer.json); it is mapped, not copied, so opening is instant and many processes share its pages.
+ * A session is one growing sequence of tokens with what the model remembers of it. Feed tokens, read
+ * the logits of what comes next, sample, feed again:
+ *
+ *     sonde_model *model;
+ *     sonde_session *session;
+ *     struct sonde_error error;
+ *     if (sonde_model_open("models/nano", NULL, &model, &error)) ...error.message...
+ *     sonde_session_open(model, NULL, &session, &error);
+ *     sonde_session_feed(session, ids, count, &error);
+ *     const float *logits = sonde_session_logits(session);
+ *
+ * or let sonde_generate() do the loop. examples/complete.c is a whole program.
+ *
+ * Errors    Every function that can fail returns SONDE_OK (0) or a negative enum sonde_code and, where
+ *           `error` is not NULL, fills it with one sentence fit to show a user. On failure outputs are
+ *           left untouched, except where a function says otherwise.
+ * Ownership What *_open gives, *_close takes back; NULL may be closed. Strings and arrays handed out
+ *           through a `**` belong to the caller, who returns them with sonde_free().
+ * Lifetime  A session must be closed before its model.
+ * Threads   Distinct models may be used from distinct threads. One model with its sessions belongs to
+ *           one thread at a time. Tokenizers are read-only after opening and may be shared freely.
+ */
+#ifndef SONDE_H
+#define SONDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SONDE_API __attribute__((visibility("default")))
+
+/* ------------------------------------------------------------------------------------- errors */
+
+/* X(name, code, meaning): the one list of what can go wrong. */
+#define SONDE_CODES(X)                                                                             \
+    X(MEMORY, -1, "out of memory")                                                                 \
+    X(IO, -2, "a file or the system refused")                                                      \
+    X(FORMAT, -3, "malformed input")                                                               \
+    X(UNSUPPORTED, -4, "well-formed, but not supported")                                           \
+    X(ARGUMENT, -5, "an argument is out of range")                                                 \
+    X(CONTEXT, -6, "the session's context is full")                                                \
+    X(NUMERIC, -7, "a number that is not finite")                                                  \
+    X(CANCELLED, -8, "cancelled by the caller")
+
+enum sonde_code {
+    SONDE_OK = 0,
+#define SONDE_CODE(name, code, meaning) SONDE_ERROR_##name = (code),
+    SONDE_CODES(SONDE_CODE)
+#undef SONDE_CODE
+};
+
+struct sonde_error {
+    int code;          /* enum sonde_code */
+    char message[508]; /* one sentence, no newline, always terminated */
+};
+
+/* "MEMORY", "IO", ... for a code; "OK" for 0; "UNKNOWN" otherwise. Never NULL. */
+SONDE_API const char *sonde_code_name(int code);
+
+/* "0.1.0" */
+SONDE_API const char *sonde_version(void);
+
+/* Returns memory that a function of this header handed to the caller. NULL is allowed. */
+SONDE_API void sonde_free(void *memory);
+
+/* -------------------------------------------------------------------------------------- model */
+
+typedef struct sonde_model sonde_model;
+typedef struct sonde_session sonde_session;
+typedef struct sonde_tokenizer sonde_tokenizer;
+typedef struct sonde_decoder sonde_decoder;
+typedef struct sonde_sampler sonde_sampler;
+
+/* What is rounded on the way; docs/numerics.md states every rounding. */
+enum sonde_precision {
+    SONDE_PRECISION_FAST,     /* what `sonde run` uses: as fast as the level allows, within stated bounds */
+    SONDE_PRECISION_F32,      /* nothing after the weights are decoded */
+    SONDE_PRECISION_KV,       /* f32, with keys in e4m3 and index keys in e2m1 as the cache stores them */
+    SONDE_PRECISION_OFFICIAL, /* as the released code runs: e4m3 activations, bfloat16 storage */
+};
+
+struct sonde_model_options {
+    enum sonde_precision precision;
+    uint32_t chunk_tokens; /* tokens run through the layers at once while prefilling, 1 to 65536 */
+    uint32_t no_tokenizer; /* 1: do not look for tokenizer.json */
+};
+
+/* fast, 256 tokens a chunk, tokenizer.json wanted. */
+SONDE_API void sonde_model_options_default(struct sonde_model_options *options);
+
+/* Opens the checkpoint directory `path`. options may be NULL. Touches only headers: no weight is read.
+ * A directory without tokenizer.json opens too; sonde_model_tokenizer() is then NULL.
+ * Errors: IO, FORMAT, UNSUPPORTED, ARGUMENT, MEMORY. */
+SONDE_API int sonde_model_open(const char *path, const struct sonde_model_options *options, sonde_model **model,
+                               struct sonde_error *error);
+SONDE_API void sonde_model_close(sonde_model *model);
+
+struct sonde_model_info {
+    uint32_t vocab;         /* V: entries in a row of logits */
+    uint32_t layers;        /* without the multi-token-prediction block */
+    uint32_t hidden;        /* D */
+    uint32_t experts;       /* routed, in each layer */
+    uint32_t active;        /* of which a token uses so many */
+    uint32_t mtp_blocks;    /* multi-token-prediction blocks that can be run: 0 or 1 */
+    uint32_t context;       /* longest sequence the checkpoint states, in tokens */
+    int32_t bos, eos;       /* token ids that begin and end a text */
+    uint64_t parameters;    /* in the files, multi-token prediction included */
+    uint64_t weights_bytes; /* of tensor data in the files */
+};
+
+SONDE_API void sonde_model_info(const sonde_model *model, struct sonde_model_info *info);
+
+/* The checkpoint's tokenizer, owned by the model, or NULL. */
+SONDE_API const sonde_tokenizer *sonde_model_tokenizer(const sonde_model *model);
+
+/* ------------------------------------------------------------------------------------ session */
+
+struct sonde_session_options {
+    uint64_t context; /* most tokens the session will hold; 0: as many as the checkpoint states */
+    uint32_t mtp;     /* 1: run the multi-token-prediction block too, for sonde_observer.mtp */
+};
+
+/* The checkpoint's context, no multi-token prediction. */
+SONDE_API void sonde_session_options_default(struct sonde_session_options *options);
+
+/* Opens an empty session. options may be NULL. Memory for the context is reserved here and touched
+ * only as tokens come. Errors: ARGUMENT, UNSUPPORTED (mtp without the block), MEMORY. */
+SONDE_API int sonde_session_open(sonde_model *model, const struct sonde_session_options *options,
+                                 sonde_session **session, struct sonde_error *error);
+SONDE_API void sonde_session_close(sonde_session *session);
+
+/* Forgets all tokens. */
+SONDE_API void sonde_session_reset(sonde_session *session);
+
+/* Appends `count` tokens (each 0 <= id < V) and computes the logits after the last of them. Any division
+ * of a text into calls gives the same result. Errors: ARGUMENT (an id outside the vocabulary; nothing
+ * fed), CONTEXT (does not fit; nothing fed), NUMERIC (the checkpoint gave a value that is not finite;
+ * the message names the tensor; reset before going on). */
+SONDE_API int sonde_session_feed(sonde_session *session, const int32_t *ids, size_t count, struct sonde_error *error);
+
+/* Callbacks of sonde_session_observe(); any may be NULL. Each returns 0 to go on; any other value ends
+ * the call with SONDE_ERROR_CANCELLED after the chunk in work: the tokens of that chunk are fed. */
+struct sonde_observer {
+    void *context;
+    /* logits [V] after the token at `position` (from 0); valid during the call. */
+    int (*logits)(void *context, uint64_t position, const float *logits);
+    /* multi-token prediction [V] from the tokens at `position` and `position + 1`: for `position + 2`. */
+    int (*mtp)(void *context, uint64_t position, const float *logits);
+    /* after each chunk: `done` of `total` tokens of this call are fed. */
+    int (*progress)(void *context, size_t done, size_t total);
+};
+
+/* sonde_session_feed() that shows the logits of every token. observer may be NULL. */
+SONDE_API int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
+                                    const struct sonde_observer *observer, struct sonde_error *error);
+
+/* Logits [V] after the last token fed; NULL before the first. Owned by the session, valid until the
+ * next call that changes it. */
+SONDE_API const float *sonde_session_logits(const sonde_session *session);
+
+/* The tokens fed so far; *count of them. Owned by the session. */
+SONDE_API const int32_t *sonde_session_tokens(const sonde_session *session, size_t *count);
+
+/* ----------------------------------------------------------------------------------- sampling */
+
+struct sonde_sampling {
+    float temperature;        /* >= 0; 0 is greedy: the largest logit, the lowest id among equals */
+    uint32_t top_k;           /* keep the k most likely; 0: all */
+    float top_p;              /* keep the fewest tokens whose probabilities reach p, 0 < p <= 1; 1: all */
+    float min_p;              /* drop what is less than min_p times as likely as the best, 0 to 1; 0: none */
+    float repetition_penalty; /* > 0; divides positive logits of seen tokens, multiplies negative; 1: off */
+    float presence_penalty;   /* subtracted from the logit of every token generated before, once */
+    float frequency_penalty;  /* ... and once for each time it was */
+    uint64_t seed;            /* same seed, same text */
+};
+
+/* Temperature 1, everything else off, seed 0. */
+SONDE_API void sonde_sampling_default(struct sonde_sampling *sampling);
+
+/* A sampler draws tokens and remembers them for the penalties. vocab: V. Order: penalties, temperature,
+ * top_k, top_p, min_p, draw. Errors: ARGUMENT (names the field), MEMORY. */
+SONDE_API int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t vocab, sonde_sampler **sampler,
+                                 struct sonde_error *error);
+SONDE_API void sonde_sampler_close(sonde_sampler *sampler);
+
+/* Draws a token from logits [V], which stay as they are, and remembers it. */
+SONDE_API int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits);
+
+/* Remembers a token of the prompt: repetition_penalty counts it, the other penalties do not. */
+SONDE_API void sonde_sampler_prompt(sonde_sampler *sampler, int32_t id);
+
+/* -------------------------------------------------------------------------------------- text */
+
+/* Opens a Hugging Face tokenizer.json (byte-level BPE). Errors: IO, FORMAT, UNSUPPORTED, MEMORY. */
+SONDE_API int sonde_tokenizer_open(const char *path, sonde_tokenizer **tokenizer, struct sonde_error *error);
+SONDE_API void sonde_tokenizer_close(sonde_tokenizer *tokenizer);
+
+/* One more than the highest token id. */
+SONDE_API uint32_t sonde_tokenizer_size(const sonde_tokenizer *tokenizer);
+
+/* The id of an added token such as "<think>"; -1 if there is none of exactly this spelling. */
+SONDE_API int32_t sonde_tokenizer_added(const sonde_tokenizer *tokenizer, const char *content);
+
+enum sonde_markup {
+    SONDE_MARKUP_TOKENS, /* "<think>" and its like, written in the text, become the tokens they name */
+    SONDE_MARKUP_TEXT,   /* they are text like any other: for what users type */
+};
+
+/* Text of `bytes` bytes (any bytes; those that are not UTF-8 are kept through byte tokens) to ids. No
+ * token is added before or after. Errors: MEMORY. */
+SONDE_API int sonde_tokenizer_encode(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
+                                     enum sonde_markup markup, int32_t **ids, size_t *count,
+                                     struct sonde_error *error);
+
+/* Ids to text, added tokens included as they are spelled. Bytes that are not UTF-8 come back as U+FFFD.
+ * *text is terminated; *bytes may be NULL. Errors: ARGUMENT (an id without a token), MEMORY. */
+SONDE_API int sonde_tokenizer_decode(const sonde_tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                                     size_t *bytes, struct sonde_error *error);
+
+/* A decoder turns a stream of ids into text as early as it is whole UTF-8: the concatenated pieces equal
+ * sonde_tokenizer_decode() of the whole. */
+SONDE_API int sonde_decoder_open(const sonde_tokenizer *tokenizer, sonde_decoder **decoder, struct sonde_error *error);
+SONDE_API void sonde_decoder_close(sonde_decoder *decoder);
+
+/* Adds a token. *text (terminated, *bytes long, perhaps 0) is what can be shown now; it belongs to the
+ * decoder until the next call. */
+SONDE_API int sonde_decoder_push(sonde_decoder *decoder, int32_t id, const char **text, size_t *bytes,
+                                 struct sonde_error *error);
+
+/* Ends the stream: what was held back, broken characters as U+FFFD. The decoder can be used anew. */
+SONDE_API int sonde_decoder_finish(sonde_decoder *decoder, const char **text, size_t *bytes,
+                                   struct sonde_error *error);
+
+/* --------------------------------------------------------------------------------------- chat */
+
+/* Renders a conversation as the prompt a V4 model expects. `request` is a JSON object of `bytes` bytes:
+ * {"messages": [...], "thinking_mode": "chat"|"thinking", "reasoning_effort": null|"high"|"max",
+ * "drop_thinking": true|false}; all but messages may be left out (chat, null, true). Messages are those
+ * of the released encoder: role system|user|assistant|tool|latest_reminder|developer with content,
+ * reasoning_content, tools, tool_calls, response_format, task ...; docs/formats.md lists them.
+ * *prompt is terminated; *length may be NULL. Errors: FORMAT (names message and field), MEMORY. */
+SONDE_API int sonde_chat_render(const char *request, size_t bytes, char **prompt, size_t *length,
+                                struct sonde_error *error);
+
+/* Parses what a model wrote after such a prompt into a message, as JSON text: {"role": "assistant",
+ * "content": ..., "reasoning_content": ..., "tool_calls": [{"type": "function", "function": {"name": ...,
+ * "arguments": "JSON"}}]}. Never fails on what a model wrote: what cannot be understood as a tool call
+ * stays in content, no text is lost. thinking: the prompt ended in <think>. Errors: MEMORY. */
+SONDE_API int sonde_chat_parse(const char *text, size_t bytes, bool thinking, char **message,
+                               struct sonde_error *error);
+
+/* --------------------------------------------------------------------------------- generation */
+
+enum sonde_finish {
+    SONDE_FINISH_END,       /* the model ended its turn */
+    SONDE_FINISH_STOP,      /* a stop string came */
+    SONDE_FINISH_LENGTH,    /* max_tokens were generated */
+    SONDE_FINISH_CONTEXT,   /* the session is full */
+    SONDE_FINISH_CANCELLED, /* a callback said so */
+};
+
+struct sonde_generation {
+    struct sonde_sampling sampling;
+    uint64_t max_tokens;     /* 0: until the model ends or the context is full */
+    const char *const *stop; /* stop strings, not empty ones; the text ends before the first that appears */
+    size_t stop_count;
+    void *context;
+    /* A piece of the answer, whole UTF-8, terminated; nonzero stops. Text that could begin a stop string
+     * is held back until it is clear. May be NULL. */
+    int (*text)(void *context, const char *text, size_t bytes);
+    /* While the prompt is read: `done` of `total` tokens; nonzero stops. May be NULL. */
+    int (*progress)(void *context, size_t done, size_t total);
+};
+
+/* Default sampling, no limit, no stop strings, no callbacks. */
+SONDE_API void sonde_generation_default(struct sonde_generation *generation);
+
+struct sonde_generated {
+    enum sonde_finish finish;
+    size_t prompt_tokens;    /* fed by this call */
+    size_t generated_tokens; /* without the end token */
+    double prompt_seconds, generate_seconds;
+};
+
+/* Feeds the prompt (may be empty if the session has tokens) and generates until something ends it. The
+ * model's tokenizer decodes. All generated tokens but the last are fed; the end token is not. Being cancelled is not
+ * an error. result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
+SONDE_API int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
+                             const struct sonde_generation *generation, struct sonde_generated *result,
+                             struct sonde_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

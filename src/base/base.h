@@ -1,0 +1,144 @@
+/*
+ * base.h - what every room stands on: errors, growable bytes, step memory, files, JSON, time, chance.
+ *
+ * Knows no tensors. Errors are the public ones (sonde.h): functions that can fail return 0 or a negative
+ * enum sonde_code and take a trailing `struct sonde_error *e`, which may be NULL.
+ */
+#ifndef BASE_BASE_H
+#define BASE_BASE_H
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sonde.h"
+
+#define PRINTF_LIKE(at, first) __attribute__((format(printf, at, first)))
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ------------------------------------------------------------------------------------- errors */
+
+/* Fills e (if not NULL) and returns code, so that a failure reads `return err_set(e, SONDE_ERROR_FORMAT,
+ * "%s: tensor %s: ...", file, name);`. Too long a sentence ends in "...". Control characters, which hostile
+ * names may hold, are shown as '?'. */
+int err_set(struct sonde_error *e, int code, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* The same with code IO and ": " strerror(errno) at the end. */
+int err_system(struct sonde_error *e, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* The one sentence for exhausted memory; returns SONDE_ERROR_MEMORY. */
+int err_memory(struct sonde_error *e);
+
+/* -------------------------------------------------------------------------- checked arithmetic */
+
+/* True when the result fits; *out is written only then. */
+static inline bool size_add(uint64_t a, uint64_t b, uint64_t *out) {
+    uint64_t sum;
+    return !__builtin_add_overflow(a, b, &sum) && (*out = sum, true);
+}
+
+static inline bool size_mul(uint64_t a, uint64_t b, uint64_t *out) {
+    uint64_t product;
+    return !__builtin_mul_overflow(a, b, &product) && (*out = product, true);
+}
+
+static inline uint64_t ceil_div(uint64_t a, uint64_t b) {
+    return a / b + (a % b != 0);
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+static inline uint64_t max_u64(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* ------------------------------------------------------------------------------ growable bytes */
+
+/*
+ * A string or byte array that grows. {0} is an empty one. Appends never fail visibly: when memory is
+ * exhausted the buffer turns `failed`, drops everything and ignores what follows; whoever takes the
+ * result checks once. While not failed and once appended to, data is terminated by a zero byte that len
+ * does not count.
+ */
+struct buf {
+    char *data;
+    size_t len, cap;
+    bool failed;
+};
+
+void buf_release(struct buf *b); /* frees and makes it {0} */
+void buf_clear(struct buf *b);   /* keeps the memory */
+void buf_append(struct buf *b, const void *bytes, size_t count);
+void buf_string(struct buf *b, const char *string);
+void buf_byte(struct buf *b, char byte);
+void buf_printf(struct buf *b, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Hands over the terminated bytes ("" if nothing was appended) and makes b {0}. length may be NULL.
+ * Errors: MEMORY. */
+int buf_take(struct buf *b, char **data, size_t *length, struct sonde_error *e);
+
+/* ---------------------------------------------------------------------------------- step memory */
+
+/*
+ * A bump allocator for memory that lives one step. The size and the placement come from the same code: run
+ * the layout once over an arena with base NULL, which only counts, allocate `used` bytes, then run it again.
+ */
+struct arena {
+    uint8_t *base; /* NULL: count only */
+    size_t size, used;
+};
+
+/* `count` items of `size` bytes, aligned to 64; NULL while counting. Running past the end of a placed
+ * arena is a programmer's bug and asserts. */
+void *arena_take(struct arena *a, size_t count, size_t size);
+
+/* ---------------------------------------------------------------------------------------- files */
+
+struct file_map {
+    const uint8_t *data; /* NULL when size is 0 */
+    size_t size;
+};
+
+/* Maps a regular file for reading. Errors: IO (names the path). */
+int file_map_open(const char *path, struct file_map *map, struct sonde_error *e);
+void file_map_close(struct file_map *map);
+
+/* Appends the whole of a file to b; refuses more than `limit` bytes. path "-" is standard input.
+ * Errors: IO, FORMAT (too large), MEMORY. */
+int file_read(const char *path, size_t limit, struct buf *b, struct sonde_error *e);
+
+/* Replaces path by the given bytes atomically: written beside it, fsynced, renamed. On failure path is as
+ * it was. Errors: IO, MEMORY. */
+int file_write(const char *path, const void *bytes, size_t count, struct sonde_error *e);
+
+/* True if path names something that exists. */
+bool file_exists(const char *path);
+
+/* "directory/name" into b, which is cleared first. */
+void file_join(struct buf *b, const char *directory, const char *name);
+
+/* ----------------------------------------------------------------------------------------- JSON */
+
+/* Parses one JSON value (strings may hold NUL; duplicate keys are refused). `what` names the source in the
+ * message: "config.json: line 3: ...". The caller json_decref()s *value. Errors: FORMAT, MEMORY. */
+int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------- time and chance */
+
+/* Seconds on a clock that only goes forward. */
+double clock_seconds(void);
+
+/* xoshiro256**, seeded through splitmix64: the same numbers on every machine. Blackman and Vigna 2018. */
+struct rng {
+    uint64_t state[4];
+};
+
+void rng_init(struct rng *r, uint64_t seed);
+uint64_t rng_u64(struct rng *r);
+double rng_unit(struct rng *r); /* uniform on [0, 1), 53 bits */
+
+#endif

@@ -1,0 +1,174 @@
+/*
+ * checkpoint.h - a model directory: config.json to a shape, *.safetensors to views of mapped bytes.
+ *
+ *     directory/config.json
+ *     directory/model-00001-of-00046.safetensors ...
+ *     directory/model.safetensors.index.json        optional; if present it must agree with the shards
+ *
+ * Opening maps every shard and reads only the headers, so it takes as long for 160 GB as for 10 MB. All
+ * that a file says is checked before use: header length, JSON, dtypes, shapes, offsets (in range, of the
+ * right size, not overlapping), duplicates across shards, shards the index names. What each
+ * tensor must look like for the model is checked by those who ask for it, through checkpoint_matrix() and
+ * its like. Values are not looked at.
+ *
+ * Names: tensors are known by their official, bare names ("layers.0.attn.wq_a.weight"). A `model.` prefix
+ * is dropped and the Hugging Face spelling ("self_attn", "mlp", "weight_scale_inv", ...) is mapped;
+ * docs/formats.md has the table.
+ */
+#ifndef CHECKPOINT_CHECKPOINT_H
+#define CHECKPOINT_CHECKPOINT_H
+
+#include "base/base.h"
+#include "number/number.h"
+
+/* --------------------------------------------------------------------------------------- shape */
+
+/* Letters are those of docs/numerics.md. */
+enum scoring { SCORING_SQRTSOFTPLUS, SCORING_SIGMOID, SCORING_SOFTMAX };
+
+/* Rotary frequencies stretched to longer contexts (YaRN, without the attention factor). factor 0: none. */
+struct yarn {
+    double factor, beta_fast, beta_slow, original_context;
+};
+
+/* Engram: hashed n-gram memory in a few layers (arXiv 2601.07372). count 0: none. */
+struct engram_shape {
+    uint32_t count;      /* layers that have one */
+    uint32_t *layers;    /* [count], ascending */
+    uint32_t orders;     /* longest n-gram; orders 2..this are hashed */
+    uint32_t heads;      /* hash heads an order */
+    uint32_t width;      /* channels an order; a head's row has width / heads */
+    uint32_t taps;       /* of the convolution; its dilation is `orders` */
+    uint32_t pad;        /* token id that stands before the text */
+    float norm_eps, conv_eps;
+};
+
+struct shape {
+    uint32_t vocab;          /* V */
+    uint32_t hidden;         /* D */
+    uint32_t layers;         /* L, without MTP blocks */
+    uint32_t mtp_blocks;     /* num_nextn_predict_layers */
+    uint32_t heads;          /* N */
+    uint32_t head_dim;       /* C */
+    uint32_t rope_dim;       /* trailing channels of C that are rotated */
+    uint32_t q_rank;         /* R of the query */
+    uint32_t o_groups, o_rank;
+    uint32_t window;         /* tokens a layer sees uncompressed, itself included */
+    uint32_t *ratios;        /* [layers + mtp_blocks]: tokens a compressed entry; 0: window only */
+    uint32_t index_heads, index_dim, index_topk;
+    uint32_t experts, active, shared_experts;   /* E, k, and always-on ones (as one of that many widths) */
+    uint32_t inter;          /* channels inside an expert */
+    uint32_t hash_layers;    /* first layers, routed by token id */
+    enum scoring scoring;
+    float route_scale, swiglu_limit;   /* swiglu_limit 0: no clamp */
+    uint32_t streams;        /* H: residual streams of the hyper-connections */
+    uint32_t sinkhorn_iters;
+    float eps, hc_eps;
+    double rope_theta, compress_theta;
+    struct yarn yarn;        /* of layers whose ratio is not 0 */
+    uint64_t context;        /* max_position_embeddings */
+    uint32_t fp8_block_rows, fp8_block_cols;   /* 128 x 128 unless the config says otherwise */
+    int32_t bos, eos;
+    struct engram_shape engram;
+};
+
+/* Parses config.json text. `what` names it in messages ("DIR/config.json: field hidden_size: ..."). Unknown
+ * fields are ignored; fields that would change the result and are not supported are refused. On success
+ * shape_release() is owed. Errors: FORMAT, UNSUPPORTED, MEMORY. */
+int shape_parse(const char *json, size_t bytes, const char *what, struct shape *shape, struct sonde_error *e);
+void shape_release(struct shape *shape);
+
+/* ----------------------------------------------------------------------------------- checkpoint */
+
+#define TENSOR_RANK 4
+
+/* A tensor as a file stores it: borrowed from the map. */
+struct tensor {
+    const char *name; /* official spelling */
+    enum dtype dtype;
+    uint32_t rank;
+    uint64_t dims[TENSOR_RANK];
+    const uint8_t *data; /* may be unaligned */
+    uint64_t bytes;
+    uint32_t file; /* for checkpoint_file() */
+};
+
+struct checkpoint;
+
+/* Errors: IO, FORMAT, UNSUPPORTED, MEMORY; the message names file, tensor and field. */
+int checkpoint_open(const char *directory, struct checkpoint **checkpoint, struct sonde_error *e);
+void checkpoint_close(struct checkpoint *c);
+
+const struct shape *checkpoint_shape(const struct checkpoint *c);
+size_t checkpoint_count(const struct checkpoint *c);
+const struct tensor *checkpoint_at(const struct checkpoint *c, size_t i); /* in file order */
+const struct tensor *checkpoint_find(const struct checkpoint *c, const char *name); /* NULL if absent */
+const char *checkpoint_file(const struct checkpoint *c, const struct tensor *t);
+
+/*
+ * Views with their checks. `name` is the official name; the message of a failure names file, tensor, what
+ * is there and what was expected. Errors: FORMAT (missing, wrong dtype or shape), MEMORY.
+ */
+
+/* name + ".weight" as [rows, cols]: F32, BF16, F16, FP8 (with name + ".scale", F8_E8M0, or F32 scales
+ * refused as UNSUPPORTED) or packed FP4 (I8/U8 [rows, cols/2] with ".scale" [rows, cols/32]). */
+int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
+                      struct sonde_error *e);
+
+/* A small F32, BF16 or F16 tensor of the given shape decoded into floats owned by the checkpoint (one
+ * allocation a call, freed by checkpoint_close). *values is [product of dims], 64-byte aligned. Reads the
+ * tensor's pages. rank 1 to 4. */
+int checkpoint_floats(struct checkpoint *c, const char *name, uint32_t rank, const uint64_t *dims, const float **values,
+                      struct sonde_error *e);
+
+/* An I32 or I64 tensor of the given shape, left in the map. */
+struct integers {
+    enum dtype dtype; /* I32 or I64 */
+    uint64_t count;
+    const uint8_t *data;
+};
+int checkpoint_integers(const struct checkpoint *c, const char *name, uint32_t rank, const uint64_t *dims,
+                        struct integers *out, struct sonde_error *e);
+static inline int64_t integers_at(const struct integers *v, uint64_t i) {
+    int64_t wide;
+    int32_t narrow;
+    if (v->dtype == DTYPE_I64) {
+        memcpy(&wide, v->data + 8 * i, sizeof(wide));
+        return wide;
+    }
+    memcpy(&narrow, v->data + 4 * i, sizeof(narrow));
+    return narrow;
+}
+
+/* ----------------------------------------------------------------------------- safetensors files */
+
+/* One parsed file, for what is not a checkpoint (golden files, logits). */
+struct safetensors;
+int safetensors_open(const char *path, struct safetensors **s, struct sonde_error *e);
+void safetensors_close(struct safetensors *s);
+size_t safetensors_count(const struct safetensors *s);
+const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* name as spelled in the file */
+const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
+
+/* Parses a header held in memory against a file of `file_bytes` bytes: what the fuzzer drives. data pointers
+ * of the tensors are `base` + offset, or NULL when base is NULL. */
+int safetensors_parse(const uint8_t *header, size_t header_bytes, const uint8_t *base, uint64_t file_bytes,
+                      const char *what, struct safetensors **s, struct sonde_error *e);
+
+/* Writing: declare all tensors, append their bytes in that order, finish. The file appears under its name
+ * only when finished (written beside it, fsynced, renamed); cancel removes what was written. */
+struct tensor_spec {
+    const char *name;
+    enum dtype dtype;
+    uint32_t rank;
+    uint64_t dims[TENSOR_RANK];
+};
+struct safetensors_writer;
+int safetensors_create(const char *path, const struct tensor_spec *specs, size_t count,
+                       struct safetensors_writer **w, struct sonde_error *e);
+int safetensors_append(struct safetensors_writer *w, const void *bytes, size_t count, struct sonde_error *e);
+/* Closes w whatever happens. Errors: IO, ARGUMENT (not all declared bytes were appended). */
+int safetensors_finish(struct safetensors_writer *w, struct sonde_error *e);
+void safetensors_cancel(struct safetensors_writer *w);
+
+#endif
