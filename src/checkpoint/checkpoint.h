@@ -115,11 +115,10 @@ const char *checkpoint_file(const struct checkpoint *c, const struct tensor *t);
 int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
                       struct sonde_error *e);
 
-/* A small F32, BF16 or F16 tensor of the given shape decoded into floats owned by the checkpoint (one
- * allocation a call, freed by checkpoint_close). *values is [product of dims], 64-byte aligned. Reads the
- * tensor's pages. rank 1 to 4. */
-int checkpoint_floats(struct checkpoint *c, const char *name, uint32_t rank, const uint64_t *dims, const float **values,
-                      struct sonde_error *e);
+/* A tensor `name` (no suffix added) of exactly the given shape, F32, BF16 or F16, as the matrix
+ * [product of the leading dims, last dim]; rank 1 gives one row. */
+int checkpoint_plain(const struct checkpoint *c, const char *name, uint32_t rank, const uint64_t *dims,
+                     struct matrix *m, struct sonde_error *e);
 
 /* An I32 or I64 tensor of the given shape, left in the map. */
 struct integers {
