@@ -103,15 +103,22 @@ float pow2_ceil(float x);
 float e4m3_scale(float amax);
 float e2m1_scale(float amax);
 
+/* Quantise and come back, in place: what storing `count` values in blocks of `block` does to them. count is a
+ * multiple of block. A block with a NaN becomes NaN. */
+void e4m3_fake(float *x, size_t count, size_t block);
+void e2m1_fake(float *x, size_t count, size_t block);
+
 /* ------------------------------------------------------------------------------------- matrices */
 
-/* How the elements of a weight matrix are stored. */
+/* How the elements of a weight matrix are stored, and how its block scales are. */
 enum format { FORMAT_F32, FORMAT_BF16, FORMAT_F16, FORMAT_FP8, FORMAT_FP4 };
+enum scale_format { SCALE_NONE, SCALE_E8M0, SCALE_F32 };
 
 /*
  * A weight matrix [rows, cols], row-major, as it lies in a mapped file: borrowed, read-only.
  *
- *   FP8   a byte an element; scale[r / block_rows][c / block_cols], e8m0, scale_cols bytes a row of scales
+ *   FP8   a byte an element; scale[r / block_rows][c / block_cols], scale_cols of them a row; e8m0 as a rule,
+ *         F32 in the released Base checkpoints
  *   FP4   two elements a byte, even column in the low nibble, rows of cols/2 bytes; scales likewise, with
  *         block_rows 1 and block_cols 32
  *   else  scale is NULL
@@ -123,7 +130,8 @@ struct matrix {
     enum format format;
     uint32_t rows, cols;
     const void *data;
-    const uint8_t *scale;
+    enum scale_format scale_format;
+    const void *scale;
     uint32_t block_rows, block_cols, scale_cols;
 };
 

@@ -1,0 +1,45 @@
+/* engram.c - the gate and the convolution of an Engram layer. */
+#include <math.h>
+
+#include "device/cpu/cpu_internal.h"
+
+void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
+    struct cpu *cpu = cpu_of(d);
+    const struct kernel_table *k = &cpu->kernels;
+    uint32_t dim = g->dim;
+    float *weight = cpu->vector, *key = cpu->expert_x, *query = cpu->expert_y;
+    for (uint32_t s = 0; s < g->rows; s++) {
+        size_t at = ((size_t)s * g->streams + g->stream) * dim;
+        k->rms_norm(g->key + (size_t)s * dim, dim, cpu_vector(&g->key_norm, weight), g->eps, key);
+        k->rms_norm(g->h + at, dim, cpu_vector(&g->query_norm, weight), g->eps, query);
+        float dot = 0;
+        for (uint32_t c = 0; c < dim; c++)
+            dot += key[c] * query[c];
+        dot /= sqrtf((float)dim);
+        float root = sqrtf(fmaxf(fabsf(dot), 1e-6f)), gate = 1 / (1 + expf(-(dot > 0 ? root : dot < 0 ? -root : 0)));
+        for (uint32_t c = 0; c < dim; c++)
+            g->out[at + c] = gate * g->value[(size_t)s * dim + c];
+    }
+}
+
+void cpu_engram_conv(struct device *d, const struct device_engram_conv *c) {
+    (void)d;
+    uint64_t ring_rows = (uint64_t)(c->taps - 1) * c->dilation;
+    float taps[64];
+    for (uint32_t ch = 0; ch < c->channels; ch++) {
+        matrix_decode(&c->kernel, ch, 0, c->taps, taps);
+        for (uint32_t s = 0; s < c->rows; s++) {
+            uint64_t at = c->first + s;
+            float sum = 0;
+            for (uint32_t t = 0; t < c->taps; t++) {
+                uint64_t back = (uint64_t)(c->taps - 1 - t) * c->dilation;
+                if (back > at)
+                    continue;
+                const float *row = at - back >= c->first ? c->x + (at - back - c->first) * c->channels
+                                                         : c->ring + (at - back) % ring_rows * c->channels;
+                sum += row[ch] * taps[t];
+            }
+            c->out[(size_t)s * c->channels + ch] += sum / (1 + expf(-sum));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+/*
+ * device.h - what a processor offers the model, as one struct of operations.
+ *
+ * The model (src/model) is written once against these operations; a processor is supported by filling the
+ * struct. device/cpu is the first. Rules that let a device with its own memory implement them:
+ *
+ *   - `float *` and `int32_t *` parameters marked [device] lie in memory from alloc(); the model computes
+ *     addresses in it but never reads or writes through them. upload() and download() cross the border.
+ *   - Parameters marked [host] are plain memory, read before the operation returns.
+ *   - Matrices become usable through prepare(), once, when the model opens.
+ *   - Operations run in order of their calls and cannot fail at the call: what goes wrong is kept and
+ *     returned by finish(), which also waits until all is done.
+ *
+ * Row-major throughout; letters as in docs/numerics.md: S rows (tokens), D hidden, H streams, N heads,
+ * C head dimension, E experts, k experts a token, W window.
+ */
+#ifndef DEVICE_DEVICE_H
+#define DEVICE_DEVICE_H
+
+#include "base/base.h"
+#include "number/number.h"
+
+struct device;
+
+struct device_limits;
+
+/* One expert: w1 and w3 [inter, D], w2 [D, inter]. */
+struct device_expert {
+    struct matrix w1, w2, w3;
+};
+
+/* Attention of S consecutive tokens of one sequence over window and compressed entries. */
+struct device_attend {
+    const float *q;       /* [S, N, C] device */
+    const float *fresh;   /* [S, C] device: keys of these tokens */
+    const float *ring;    /* [W, C] device: keys of earlier tokens, position p in row p % W */
+    const float *entries; /* [at least all complete, C] device; NULL if ratio is 0 */
+    const int32_t *chosen, *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
+    uint32_t top;
+    struct matrix sink; /* [1, N] */
+    uint64_t first;     /* position of row 0 */
+    uint32_t rows, heads, dim, window, ratio;
+    float scale;
+    float *out; /* [S, N, C] device */
+};
+
+/* Gated pooling of complete blocks of `ratio` tokens into entries [first_entry, first_entry + count). */
+struct device_pool {
+    const float *values, *scores;           /* [S, width] device: of the new tokens */
+    const float *ring_values, *ring_scores; /* [ring_rows, width] device: earlier tokens, position p in row p % ring_rows */
+    struct matrix bias;                     /* [ratio, width]: added to scores by place in the block */
+    uint64_t first;                         /* position of row 0 of the new tokens */
+    uint64_t first_entry, count;
+    uint32_t ratio, ring_rows, width;
+    uint32_t dim;     /* of an entry; width is 2 dim when blocks overlap */
+    uint32_t overlap; /* 1: an entry also pools the block before, through the first dim channels */
+    float *out;       /* [count, dim] device */
+};
+
+/* The `top` complete entries that each token's index query scores highest; ties go to the lower entry. */
+struct device_select {
+    const float *q;    /* [S, heads, dim] device */
+    const float *w;    /* [S, heads] device */
+    const float *keys; /* [all complete, dim] device */
+    uint64_t first;    /* position of row 0 */
+    uint32_t rows, heads, dim, ratio, top;
+    int32_t *chosen; /* [S, top] device: ascending */
+    int32_t *counts; /* [S] device */
+};
+
+enum device_scoring { DEVICE_SQRTSOFTPLUS, DEVICE_SIGMOID, DEVICE_SOFTMAX };
+
+/* From router logits to experts and their weights. */
+struct device_route {
+    const float *logits;   /* [S, E] device */
+    struct matrix bias;    /* [1, E], added for the choice only; data NULL: none */
+    const int32_t *forced; /* [S, k] host: experts by token id; NULL: the k best */
+    enum device_scoring scoring;
+    uint32_t rows, experts, active;
+    float scale;
+    int32_t *index; /* [S, k] device */
+    float *weight;  /* [S, k] device */
+};
+
+/* y[s] = sum_j expert(index[s][j])(x[s]) * weight[s][j] + shared(x[s]), experts in ascending order. */
+struct device_experts {
+    const float *x; /* [S, D] device */
+    const struct device_expert *experts, *shared;
+    const int32_t *index; /* [S, k] device */
+    const float *weight;  /* [S, k] device */
+    uint32_t rows, count, active;
+    float limit;               /* of the clamped SwiGLU; 0: none */
+    bool round_inputs;         /* e4m3 per 128 before quantised matrices */
+    enum format round_storage; /* FORMAT_F32 or FORMAT_BF16: how intermediate results are stored */
+    float *y;                  /* [S, D] device */
+};
+
+/* mHC mixes of S tokens: m = rms(h) fn^T -> pre, post, comb, and x = sum_j pre_j h_j. */
+struct device_hyper {
+    const float *h;              /* [S, H, D] device */
+    struct matrix fn;            /* [(2 + H) H, H D]; [H, H D] for the head */
+    struct matrix scale, base;   /* [1, 3], [1, (2 + H) H]; [1, 1], [1, H] for the head */
+    uint32_t rows, streams, dim; /* H <= 16 */
+    uint32_t iterations;         /* of Sinkhorn; 0: the head, which has pre only */
+    float norm_eps, eps;
+    float *x;    /* [S, D] device */
+    float *post; /* [S, H] device; not for the head */
+    float *comb; /* [S, H, H] device; not for the head */
+};
+
+/* Engram: gate = sigmoid(signed sqrt of norm1(key) . norm2(h_j) / sqrt(D)); value_j = gate * value. */
+struct device_engram_gate {
+    const float *key;         /* [S, D] device: of stream j */
+    const float *value;       /* [S, D] device */
+    const float *h;           /* [S, H, D] device */
+    struct matrix key_norm, query_norm; /* [1, D] */
+    uint32_t rows, streams, dim, stream;
+    float eps;
+    float *out; /* [S, H, D] device: stream j is written */
+};
+
+/* Causal depthwise convolution over time of S tokens: out += silu(sum_t kernel[c][t] * x at s - (taps-1-t) * dilation). */
+struct device_engram_conv {
+    const float *x;       /* [S, channels] device */
+    const float *ring;    /* [(taps - 1) * dilation, channels] device: earlier tokens, position p in row p % that */
+    struct matrix kernel; /* [channels, taps] */
+    uint64_t first;
+    uint32_t rows, channels, taps, dilation;
+    float *out; /* [S, channels] device */
+};
+
+/* The largest step: what reserve() sizes scratch by. */
+struct device_limits {
+    uint32_t rows;       /* S */
+    uint32_t width;      /* most channels of any vector that is normed, quantised or mixed */
+    uint32_t inter;      /* channels inside an expert */
+    uint32_t heads;      /* most heads of any attention */
+    uint32_t pool_rows;  /* most tokens one entry pools: ratio, or twice that where blocks overlap */
+    uint32_t entry;      /* channels of an entry */
+    uint64_t keys;       /* most keys one token attends to */
+    uint64_t scored;     /* most entries one token scores */
+    uint32_t experts;
+};
+
+struct device_ops {
+    const char *name;
+    void (*close)(struct device *d);
+
+    /* Zeroed memory, 64-byte aligned, physical only once touched where the device can. NULL when exhausted. */
+    void *(*alloc)(struct device *d, size_t bytes);
+    void (*release)(struct device *d, void *memory, size_t bytes);
+    void (*upload)(struct device *d, void *to, const void *from, size_t bytes);
+    void (*download)(struct device *d, void *to, const void *from, size_t bytes); /* waits */
+    int (*prepare)(struct device *d, struct matrix *m, struct sonde_error *e);
+    /* Scratch for steps of at most `rows` rows of these widths is made here, so that steps allocate nothing. */
+    int (*reserve)(struct device *d, const struct device_limits *limits, struct sonde_error *e);
+    int (*finish)(struct device *d, struct sonde_error *e);
+
+    /* y[s] = w[row .. row + rows) x[s]; x rows ldx apart, y rows ldy apart. */
+    void (*linear)(struct device *d, const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx,
+                   uint32_t count, float *y, size_t ldy);
+    void (*embed)(struct device *d, const struct matrix *table, const int64_t *ids /* [S] host */, uint32_t count,
+                  float *out, size_t ldout);
+    /* Rows of n floats; weight [1, n], data NULL: none. y may be x. */
+    void (*norm)(struct device *d, const float *x, size_t ldx, uint32_t rows, uint32_t n, const struct matrix *weight,
+                 float eps, float *y, size_t ldy);
+    /* turns [rows, half, 2]: cosine and sine of float32(position) * frequency. */
+    void (*angles)(struct device *d, const float *frequency /* [half] host */, uint32_t half,
+                   const uint64_t *positions /* [rows] host */, uint32_t rows, float *turns);
+    /* The trailing 2 half channels of each of `heads` vectors of dim floats in each row. direction +1 or -1. */
+    void (*rotate)(struct device *d, float *x, uint32_t rows, uint32_t heads, uint32_t dim, const float *turns,
+                   uint32_t half, int direction);
+    void (*hadamard)(struct device *d, float *x, uint64_t rows, uint32_t n);
+    /* The first n of each row's ld channels, in blocks. */
+    void (*fake_e4m3)(struct device *d, float *x, uint64_t rows, size_t ld, uint32_t n, uint32_t block);
+    void (*fake_e2m1)(struct device *d, float *x, uint64_t count, uint32_t block);
+    void (*round_bf16)(struct device *d, float *x, uint64_t count);
+    void (*scale)(struct device *d, float *x, uint64_t count, float factor);
+    void (*copy)(struct device *d, float *to, const float *from, uint64_t count);
+    /* y [rows, n] (ldy apart) += x; ldx 0 adds the same row to all. */
+    void (*add)(struct device *d, float *y, size_t ldy, const float *x, size_t ldx, uint64_t rows, uint32_t n);
+    /* to[s][j] = from[s] for j < streams. */
+    void (*repeat)(struct device *d, float *to, const float *from, uint32_t rows, uint32_t streams, uint32_t n);
+    /* ring row (first + s) % capacity = rows[s], for the last min(S, capacity) rows. */
+    void (*ring_store)(struct device *d, float *ring, uint32_t capacity, uint32_t width, const float *rows,
+                       uint64_t first, uint32_t count);
+
+    void (*attend)(struct device *d, const struct device_attend *a);
+    void (*pool)(struct device *d, const struct device_pool *p);
+    void (*select)(struct device *d, const struct device_select *s);
+    void (*route)(struct device *d, const struct device_route *r);
+    void (*experts)(struct device *d, const struct device_experts *x);
+    void (*hyper)(struct device *d, const struct device_hyper *h);
+    /* h[s][j] <- post[s][j] y[s] + sum_i comb[s][i][j] h[s][i], in place. */
+    void (*spread)(struct device *d, float *h, const float *y, const float *post, const float *comb, uint32_t rows,
+                   uint32_t streams, uint32_t dim);
+    void (*engram_gate)(struct device *d, const struct device_engram_gate *g);
+    void (*engram_conv)(struct device *d, const struct device_engram_conv *c);
+    /* Waits; true if every one of the count floats is finite. */
+    bool (*finite)(struct device *d, const float *x, uint64_t count);
+};
+
+struct device {
+    const struct device_ops *ops;
+};
+
+/* The processor this program runs on, at the best kernel level it has. Errors: MEMORY. */
+int device_cpu_open(struct device **d, struct sonde_error *e);
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * engram.c - hashed n-gram memory, added to the streams of a few layers (arXiv 2601.07372).
+ *
+ * The last 2, 3, ... tokens, as compact ids, are hashed by several heads each into rows of one large table:
+ * integers only, known from the tokens alone. The rows, side by side, give a key for each stream and a value;
+ * how well key and stream agree gates the value, and a causal convolution over time adds what came before:
+ *
+ *     v_j = gate_j * value,   h_j <- h_j + v_j + silu(conv(RMSNorm(v))_j)
+ */
+#include "model/model_internal.h"
+
+/* Compact id of the token `back` places before `at`; the pad's before the text. */
+static int64_t compact(const struct step *st, const struct engram *g, const struct sequence *sequence, uint64_t at,
+                       uint32_t back) {
+    int64_t id = at >= back ? sequence->tokens[at - back] : (int64_t)st->m->shape->engram.pad;
+    return integers_at(&g->token_map, (uint64_t)id);
+}
+
+/* Table rows of the token at `at`: rows [columns]. Products wrap in 64 bits; the modulo is never negative. */
+static void hash(const struct step *st, const struct engram *g, const struct sequence *sequence, uint64_t at,
+                 int64_t *rows) {
+    const struct engram_shape *shape = &st->m->shape->engram;
+    uint64_t mix = (uint64_t)compact(st, g, sequence, at, 0) * (uint64_t)g->multipliers[0];
+    uint32_t column = 0;
+    for (uint32_t order = 2; order <= shape->orders; order++) {
+        mix ^= (uint64_t)compact(st, g, sequence, at, order - 1) * (uint64_t)g->multipliers[order - 1];
+        for (uint32_t head = 0; head < shape->heads; head++, column++) {
+            int64_t row = (int64_t)mix % g->sizes[column];
+            rows[column] = g->offsets[column] + (row < 0 ? row + g->sizes[column] : row);
+        }
+    }
+}
+
+/* y [S, D] = w x + bias */
+static void affine(struct step *st, const struct matrix *w, const struct matrix *bias, float *y) {
+    const struct scratch *t = &st->m->scratch;
+    st->ops->linear(st->d, w, 0, w->rows, t->engram_rows, w->cols, st->rows, y, w->rows);
+    if (bias->data) {
+        st->ops->embed(st->d, bias, &(int64_t){0}, 1, t->x, w->rows);
+        st->ops->add(st->d, y, w->rows, t->x, 0, st->rows, w->rows);
+    }
+    step_round(st, y, (uint64_t)st->rows * w->rows);
+}
+
+static void look_up(struct step *st, const struct engram *g) {
+    struct model *m = st->m;
+    uint32_t width = g->table.cols;
+    for (uint32_t i = 0; i < st->segment_count; i++)
+        for (uint32_t j = 0; j < st->segments[i].count; j++)
+            hash(st, g, st->segments[i].sequence, st->segments[i].first + j,
+                 m->engram_ids + (size_t)(st->segments[i].row + j) * g->columns);
+    st->ops->embed(st->d, &g->table, m->engram_ids, st->rows * g->columns, m->scratch.engram_rows, width);
+    step_round(st, m->scratch.engram_rows, (uint64_t)st->rows * g->columns * width);
+}
+
+static void convolve(struct step *st, const struct engram *g, uint32_t index, float *h) {
+    const struct shape *s = st->m->shape;
+    struct scratch *t = &st->m->scratch;
+    uint32_t wide = s->streams * s->hidden, back = (s->engram.taps - 1) * s->engram.orders;
+    for (uint32_t j = 0; j < s->streams; j++)
+        st->ops->norm(st->d, t->engram_out + (size_t)j * s->hidden, wide, st->rows, s->hidden, &g->conv_norms[j],
+                      s->engram.conv_eps, t->engram_conv + (size_t)j * s->hidden, wide);
+    for (uint32_t i = 0; i < st->segment_count; i++) {
+        const struct segment *seg = &st->segments[i];
+        float *ring = seg->sequence->layers[index].conv;
+        struct device_engram_conv c = {.x = t->engram_conv + (size_t)seg->row * wide,
+                                       .ring = ring,
+                                       .kernel = g->conv,
+                                       .first = seg->first,
+                                       .rows = seg->count,
+                                       .channels = wide,
+                                       .taps = s->engram.taps,
+                                       .dilation = s->engram.orders,
+                                       .out = h + (size_t)seg->row * wide};
+        st->ops->engram_conv(st->d, &c);
+        if (back)
+            st->ops->ring_store(st->d, ring, back, wide, c.x, seg->first, seg->count);
+    }
+}
+
+/* h [S, H, D] takes in what the n-grams that end at each token recall. */
+void engram_run(struct step *st, const struct engram *g, uint32_t index, float *h) {
+    const struct shape *s = st->m->shape;
+    struct scratch *t = &st->m->scratch;
+    uint32_t wide = s->streams * s->hidden;
+    look_up(st, g);
+    affine(st, &g->value, &g->value_bias, t->engram_value);
+    for (uint32_t j = 0; j < s->streams; j++) {
+        affine(st, &g->keys[j], &g->key_biases[j], t->engram_key);
+        struct device_engram_gate gate = {.key = t->engram_key,
+                                          .value = t->engram_value,
+                                          .h = h,
+                                          .key_norm = g->key_norms[j],
+                                          .query_norm = g->query_norms[j],
+                                          .rows = st->rows,
+                                          .streams = s->streams,
+                                          .dim = s->hidden,
+                                          .stream = j,
+                                          .eps = s->engram.norm_eps,
+                                          .out = t->engram_out};
+        st->ops->engram_gate(st->d, &gate);
+    }
+    step_round(st, t->engram_out, (uint64_t)st->rows * wide);
+    st->ops->add(st->d, h, wide, t->engram_out, wide, st->rows, wide);
+    convolve(st, g, index, h);
+    step_round(st, h, (uint64_t)st->rows * wide);
+}

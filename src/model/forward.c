@@ -1,0 +1,180 @@
+/*
+ * forward.c - one step: some tokens of some sequences through all layers.
+ *
+ * Read block_run() first; it is the architecture. Every stored activation passes step_round(), every product
+ * step_linear() where its inputs may be quantised: all that tells `official` from `f32` is there.
+ */
+#include <stdlib.h>
+
+#include "model/model_internal.h"
+
+/* ---------------------------------------------------------------------------------- small pieces */
+
+void step_round(struct step *st, float *x, uint64_t count) {
+    if (st->m->precision.bf16)
+        st->ops->round_bf16(st->d, x, count);
+}
+
+void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y) {
+    if (st->m->precision.activations_fp8 && matrix_quantised(w)) {
+        float *rounded = st->m->scratch.rounded;
+        st->ops->copy(st->d, rounded, x, rows * w->cols);
+        st->ops->fake_e4m3(st->d, rounded, rows, w->cols, w->cols, ACTIVATION_BLOCK);
+        x = rounded;
+    }
+    st->ops->linear(st->d, w, 0, w->rows, x, w->cols, (uint32_t)rows, y, w->rows);
+    step_round(st, y, rows * w->rows);
+}
+
+void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps, float *y) {
+    st->ops->norm(st->d, x, n, (uint32_t)rows, n, w, eps, y, n);
+    step_round(st, y, rows * n);
+}
+
+void step_positions(struct step *st) {
+    struct model *m = st->m;
+    for (uint32_t i = 0; i < st->segment_count; i++)
+        for (uint32_t j = 0; j < st->segments[i].count; j++)
+            m->positions[st->segments[i].row + j] = st->segments[i].first + j;
+    uint32_t half = m->shape->rope_dim / 2;
+    st->ops->angles(st->d, m->frequency, half, m->positions, st->rows, m->scratch.turns);
+    st->ops->angles(st->d, m->frequency_compressed, half, m->positions, st->rows, m->scratch.turns_compressed);
+}
+
+/* ------------------------------------------------------------------------------------- the block */
+
+void block_run(struct step *st, const struct layer *l, uint32_t index) {
+    const struct shape *s = st->m->shape;
+    struct scratch *t = &st->m->scratch;
+    if (l->engram)
+        engram_run(st, l->engram, index, t->h);
+
+    hyper_collapse(st, &l->hc_attn, t->h, t->x);
+    step_norm(st, t->x, st->rows, s->hidden, &l->attn_norm, s->eps, t->x);
+    attention_run(st, &l->attn, index, t->x, t->y);
+    hyper_spread(st, t->y, t->h);
+
+    hyper_collapse(st, &l->hc_ffn, t->h, t->x);
+    step_norm(st, t->x, st->rows, s->hidden, &l->ffn_norm, s->eps, t->x);
+    experts_run(st, l, index, t->x, t->y);
+    hyper_spread(st, t->y, t->h);
+}
+
+const float *head_run(struct step *st, const float *h, uint32_t count, const struct hyper_weights *hc,
+                      const struct matrix *norm) {
+    struct model *m = st->m;
+    const struct shape *s = m->shape;
+    struct scratch *t = &m->scratch;
+    hyper_head(st, hc, h, count, t->x);
+    step_norm(st, t->x, count, s->hidden, norm, s->eps, t->x);
+    st->ops->linear(st->d, &m->head, 0, s->vocab, t->x, s->hidden, count, t->logits, s->vocab);
+    if (!st->ops->finite(st->d, t->logits, (uint64_t)count * s->vocab) && !st->rc)
+        st->rc = SONDE_ERROR_NUMERIC;
+    st->ops->download(st->d, m->host_logits, t->logits, (size_t)count * s->vocab * sizeof(float));
+    return m->host_logits;
+}
+
+/* -------------------------------------------------------------------------------------- the step */
+
+static void embed(struct step *st) {
+    struct model *m = st->m;
+    const struct shape *s = m->shape;
+    st->ops->embed(st->d, &m->embed, m->ids, st->rows, m->scratch.x, s->hidden);
+    step_round(st, m->scratch.x, (uint64_t)st->rows * s->hidden);
+    st->ops->repeat(st->d, m->scratch.h, m->scratch.x, st->rows, s->streams, s->hidden);
+}
+
+static void trace_layer(struct step *st, uint32_t layer) {
+    struct model *m = st->m;
+    if (!st->outputs->layer)
+        return;
+    size_t count = (size_t)st->rows * m->shape->streams * m->shape->hidden;
+    st->ops->download(st->d, m->host_layer, m->scratch.h, count * sizeof(float));
+    st->outputs->layer(st->outputs->context, layer, st->rows, m->host_layer);
+}
+
+static void emit_logits(struct step *st, const struct model_span *spans) {
+    struct model *m = st->m;
+    size_t wide = (size_t)m->shape->streams * m->shape->hidden;
+    if (!st->outputs->logits)
+        return;
+    for (uint32_t i = 0; i < st->segment_count && !st->rc; i++) {
+        const struct segment *g = &st->segments[i];
+        for (uint32_t at = spans[i].all ? 0 : g->count - 1; at < g->count && !st->rc; at += LOGIT_ROWS) {
+            uint32_t n = g->count - at < LOGIT_ROWS ? g->count - at : LOGIT_ROWS;
+            const float *rows = head_run(st, m->scratch.h + (g->row + at) * wide, n, &m->hc_head, &m->norm);
+            for (uint32_t j = 0; j < n && !st->rc; j++)
+                st->outputs->logits(st->outputs->context, i, g->first + at + j, rows + (size_t)j * m->shape->vocab);
+        }
+    }
+}
+
+/* Says which tensor made a result that is not finite, if one did. */
+static int blame(const struct model *m, struct sonde_error *e) {
+    uint64_t where;
+    const struct tensor *t = checkpoint_nonfinite(m->checkpoint, &where);
+    if (t)
+        return err_set(e, SONDE_ERROR_NUMERIC, "%s: tensor %s: value %llu is not finite",
+                       checkpoint_file(m->checkpoint, t), t->name, (unsigned long long)where);
+    return err_set(e, SONDE_ERROR_NUMERIC, "the forward pass overflowed: a result is not finite, though every weight is");
+}
+
+static int check(const struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e) {
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct model_span *span = &spans[i];
+        rows += span->count;
+        if (span->count == 0 || rows > m->rows)
+            return err_set(e, SONDE_ERROR_ARGUMENT, "a step of %llu tokens, expected 1 to %u", (unsigned long long)rows, m->rows);
+        if (span->count > span->sequence->context - span->sequence->length)
+            return err_set(e, SONDE_ERROR_CONTEXT, "%llu tokens and %u more do not fit a context of %llu",
+                           (unsigned long long)span->sequence->length, span->count,
+                           (unsigned long long)span->sequence->context);
+        for (uint32_t j = 0; j < span->count; j++)
+            if (span->ids[j] < 0 || (uint32_t)span->ids[j] >= m->shape->vocab)
+                return err_set(e, SONDE_ERROR_ARGUMENT, "token id %d, expected 0 to %u", (int)span->ids[j], m->shape->vocab - 1);
+    }
+    return SONDE_OK;
+}
+
+static void begin(struct step *st, const struct model_span *spans, uint32_t count) {
+    struct model *m = st->m;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sequence *sequence = spans[i].sequence;
+        m->segments[i] = (struct segment){sequence, sequence->length, st->rows, spans[i].count};
+        memcpy(sequence->tokens + sequence->length, spans[i].ids, spans[i].count * sizeof(int32_t));
+        for (uint32_t j = 0; j < spans[i].count; j++)
+            m->ids[st->rows + j] = spans[i].ids[j];
+        st->rows += spans[i].count;
+    }
+}
+
+int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
+               struct sonde_error *e) {
+    static const struct model_outputs nowhere;
+    int rc = check(m, spans, count, e);
+    if (rc || count == 0)
+        return rc;
+    struct step st = {.m = m, .ops = m->device->ops, .d = m->device, .segments = m->segments, .segment_count = count,
+                      .outputs = outputs ? outputs : &nowhere, .e = e};
+    begin(&st, spans, count);
+    step_positions(&st);
+    embed(&st);
+    for (uint32_t i = 0; i < m->shape->layers && !st.rc; i++) {
+        block_run(&st, &m->layers[i], i);
+        trace_layer(&st, i);
+    }
+    if (!st.rc && !st.ops->finite(st.d, m->scratch.h, (uint64_t)st.rows * m->shape->streams * m->shape->hidden))
+        st.rc = SONDE_ERROR_NUMERIC;
+    if (!st.rc)
+        emit_logits(&st, spans);
+    if (!st.rc && m->mtp)
+        mtp_run(&st);
+    if (st.rc == SONDE_ERROR_NUMERIC)
+        st.rc = blame(m, e);
+    if (!st.rc)
+        st.rc = st.ops->finish(st.d, e);
+    for (uint32_t i = 0; i < count && !st.rc; i++)
+        spans[i].sequence->length += spans[i].count;
+    return st.rc;
+}

@@ -1,0 +1,208 @@
+/*
+ * model_internal.h - the network's weights by the names of the paper, and the state of one step.
+ */
+#ifndef MODEL_MODEL_INTERNAL_H
+#define MODEL_MODEL_INTERNAL_H
+
+#include "cache/cache.h"
+#include "model/model.h"
+
+/* ------------------------------------------------------------------------------------- rounding */
+
+/* What is rounded on the way, as the oracle's Precision. */
+struct precision {
+    bool activations_fp8; /* inputs of FP8 and FP4 matrices: e4m3 per 128 channels */
+    bool kv_fp8;          /* the channels of a key that are not rotated: e4m3 per 64 */
+    bool index_fp4;       /* index queries and keys after the Hadamard transform: e2m1 per 32 */
+    bool bf16;            /* every stored activation */
+};
+
+enum { ACTIVATION_BLOCK = 128, KEY_BLOCK = 64, INDEX_BLOCK = 32 };
+
+/* -------------------------------------------------------------------------------------- weights */
+
+struct hyper_weights {
+    struct matrix fn, scale, base;
+};
+
+/* Gated pooling of `ratio` tokens into one entry. */
+struct compressor {
+    uint32_t ratio, dim, wide; /* wide: 2 dim where blocks overlap */
+    bool overlap;
+    struct matrix wkv, wgate, ape, norm;
+};
+
+struct indexer {
+    struct matrix wq_b, weights_proj;
+    struct compressor compressor;
+};
+
+struct attention_weights {
+    uint32_t ratio;
+    struct matrix wq_a, q_norm, wq_b, wkv, kv_norm, wo_a, wo_b, sink;
+    struct compressor compressor; /* ratio > 0 */
+    struct indexer indexer;       /* ratio is INDEXED_RATIO */
+};
+
+struct router {
+    struct matrix gate, bias; /* bias.data NULL: by token id */
+    struct integers by_token; /* [V, k] */
+    const char *by_token_name;
+};
+
+struct engram {
+    struct integers token_map;       /* [V]: ids to compact ids */
+    int64_t *multipliers;            /* [orders] */
+    int64_t *sizes, *offsets;        /* [columns]: rows of each hash head's table, and where it begins */
+    uint32_t columns;                /* (orders - 1) * heads */
+    struct matrix table;             /* [sum of sizes, width / heads] */
+    struct matrix value, value_bias; /* [D, hidden], [1, D] */
+    struct matrix *keys, *key_biases, *key_norms, *query_norms, *conv_norms; /* [H] each */
+    struct matrix conv;              /* [H D, taps] */
+};
+
+struct layer {
+    struct hyper_weights hc_attn, hc_ffn;
+    struct matrix attn_norm, ffn_norm;
+    struct attention_weights attn;
+    struct router router;
+    struct device_expert *experts; /* [E] */
+    struct device_expert shared;
+    struct engram *engram; /* NULL: none */
+};
+
+struct mtp {
+    struct matrix e_proj, h_proj, enorm, hnorm, norm;
+    struct hyper_weights hc_head;
+    struct layer block;
+};
+
+/* Ratio 4 overlaps its blocks and chooses entries by an indexer; every other ratio does neither. */
+enum { INDEXED_RATIO = 4 };
+
+/* --------------------------------------------------------------------------------------- scratch */
+
+enum { LOGIT_ROWS = 8 }; /* rows of logits computed at once */
+
+/* Device memory of one step; S = model.rows. */
+struct scratch {
+    float *h;                        /* [S, H, D] residual streams */
+    float *x;                        /* [S, D] collapsed, then normed */
+    float *post, *comb;              /* [S, H], [S, H, H] */
+    float *y;                        /* [S, D] output of a sublayer */
+    float *rounded;                  /* [S, widest input]: a quantised copy */
+    float *q_latent;                 /* [S, R] */
+    float *q;                        /* [S, N, C] */
+    float *key;                      /* [S, C] */
+    float *attended;                 /* [S, N, C] */
+    float *low;                      /* [S, G rank] */
+    float *pool_values, *pool_scores;/* [S, widest compressor] */
+    float *index_q, *index_w;        /* [S, Hi, Ci], [S, Hi] */
+    int32_t *chosen, *counts;        /* [S, top], [S] */
+    float *router;                   /* [S, E] */
+    int32_t *experts;                /* [S, k] */
+    float *expert_weights;           /* [S, k] */
+    float *turns, *turns_compressed; /* [S, rope / 2, 2] of the rows' positions, by either frequency set */
+    float *turns_entries;            /* [S, rope / 2, 2] of entries' positions */
+    float *engram_rows;              /* [S, hidden of Engram] */
+    float *engram_key, *engram_value;/* [S, D] */
+    float *engram_out, *engram_conv; /* [S, H, D] */
+    float *previous;                 /* [S, H, D]: multi-token prediction's input residual */
+    float *logits;                   /* [LOGIT_ROWS, V] */
+};
+
+struct model {
+    const struct checkpoint *checkpoint;
+    const struct shape *shape;
+    struct device *device;
+    struct precision precision;
+    uint32_t rows;
+    uint64_t context;
+
+    struct matrix embed, head, norm;
+    struct hyper_weights hc_head;
+    struct layer *layers;
+    struct mtp *mtp; /* NULL: none */
+    struct cache_layer_spec *specs; /* [layers + 1 if mtp] */
+    uint32_t blocks;                /* of specs */
+    float *frequency, *frequency_compressed; /* [rope / 2] host */
+
+    struct scratch scratch;
+    void *memory;
+    size_t memory_bytes;
+
+    /* host scratch of one step */
+    uint64_t *positions;             /* [S] */
+    int64_t *ids, *engram_ids;       /* [S], [S, columns] */
+    int32_t *forced;                 /* [S, k] */
+    float *host_logits, *host_layer; /* [LOGIT_ROWS, V], [S, H, D] */
+    int32_t *host_experts;           /* [S, k] */
+    struct segment *segments, *mtp_segments; /* [S] each: of the step in work */
+};
+
+struct sequence {
+    struct model *model;
+    uint64_t length, context;
+    bool mtp;
+    int32_t *tokens;            /* [context] */
+    struct cache_layer *layers; /* [blocks] */
+    float *hidden;              /* [H, D] device: residual of the last token, for multi-token prediction */
+    void *memory;
+    size_t memory_bytes;
+};
+
+/* -------------------------------------------------------------------------------------- one step */
+
+/* Consecutive tokens of one sequence: rows [row, row + count) are positions [first, first + count). */
+struct segment {
+    struct sequence *sequence;
+    uint64_t first;
+    uint32_t row, count;
+};
+
+struct step {
+    struct model *m;
+    const struct device_ops *ops;
+    struct device *d;
+    struct segment *segments;
+    uint32_t segment_count, rows;
+    const struct model_outputs *outputs;
+    int rc;                /* first failure found on the host */
+    struct sonde_error *e; /* where its sentence goes */
+};
+
+/* weights.c */
+int weights_bind(struct model *m, struct sonde_error *e);
+void weights_release(struct model *m);
+/* What a layer of ratio r remembers; engram: it has one. */
+struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram);
+bool layer_has_engram(const struct shape *s, uint32_t layer);
+
+/* rotary.c: [rope_dim / 2] angular frequencies; yarn NULL: none. */
+void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn, float *frequency);
+
+/* forward.c */
+void block_run(struct step *st, const struct layer *l, uint32_t index);
+/* positions and their turns for the rows of st's segments */
+void step_positions(struct step *st);
+/* Logits of rows [row, row + count) of h, through a head's collapse and norm, into the host's rows. */
+const float *head_run(struct step *st, const float *h, uint32_t count, const struct hyper_weights *hc,
+                      const struct matrix *norm);
+/* y [rows, w.rows] = w x, inputs quantised and outputs rounded as the precision says. x rows are contiguous. */
+void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y);
+void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps, float *y);
+void step_round(struct step *st, float *x, uint64_t count);
+
+/* hyper.c, attention.c, compressor.c, indexer.c, experts.c, engram.c, mtp.c: see there */
+void hyper_collapse(struct step *st, const struct hyper_weights *w, const float *h, float *x);
+void hyper_spread(struct step *st, const float *y, float *h);
+void hyper_head(struct step *st, const struct hyper_weights *w, const float *h, uint32_t rows, float *x);
+void attention_run(struct step *st, const struct attention_weights *w, uint32_t index, const float *x, float *y);
+void key_store_rounding(struct step *st, float *keys, uint64_t rows);
+void compressor_run(struct step *st, const struct compressor *c, uint32_t index, const float *x, bool for_index);
+void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, const float *x, const float *q_latent);
+void experts_run(struct step *st, const struct layer *l, uint32_t index, const float *x, float *y);
+void engram_run(struct step *st, const struct engram *g, uint32_t index, float *h);
+void mtp_run(struct step *st);
+
+#endif

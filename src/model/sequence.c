@@ -1,0 +1,285 @@
+/*
+ * sequence.c - a model's memory: scratch of a step, and what each sequence keeps.
+ *
+ * Each is one piece from the device, laid out by a function that is run twice: to count, then to place.
+ */
+#include <stdlib.h>
+
+#include "model/model_internal.h"
+
+/* --------------------------------------------------------------------------------- what is kept */
+
+struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram) {
+    struct cache_layer_spec spec = {.window = s->window, .key = s->head_dim, .ratio = ratio};
+    bool indexed = ratio == INDEXED_RATIO;
+    if (ratio)
+        spec.tail = (struct cache_tail_spec){indexed ? 2 * ratio : ratio, indexed ? 2 * s->head_dim : s->head_dim};
+    if (indexed) {
+        spec.index_key = s->index_dim;
+        spec.index_tail = (struct cache_tail_spec){2 * ratio, 2 * s->index_dim};
+    }
+    if (engram) {
+        spec.conv_rows = (s->engram.taps - 1) * s->engram.orders;
+        spec.conv_width = s->streams * s->hidden;
+    }
+    return spec;
+}
+
+/* [layers + extra]; NULL when memory is exhausted. */
+static struct cache_layer_spec *layer_specs(const struct shape *s, uint32_t blocks) {
+    struct cache_layer_spec *specs = calloc(blocks, sizeof(*specs));
+    for (uint32_t i = 0; specs && i < blocks; i++)
+        specs[i] = layer_spec(s, s->ratios[i], i < s->layers && layer_has_engram(s, i));
+    return specs;
+}
+
+int model_cache_bytes(const struct shape *shape, uint64_t tokens, uint64_t *fixed, uint64_t *growing,
+                      struct sonde_error *e) {
+    struct cache_layer_spec *specs = layer_specs(shape, shape->layers);
+    if (!specs)
+        return err_memory(e);
+    *fixed = cache_fixed_bytes(specs, shape->layers);
+    *growing = cache_token_bytes(specs, shape->layers, tokens);
+    free(specs);
+    return SONDE_OK;
+}
+
+/* --------------------------------------------------------------------------------------- scratch */
+
+struct widths {
+    uint64_t input, pool, engram; /* widest input of a product, widest compressor, Engram's hidden */
+};
+
+static struct widths widths_of(const struct shape *s) {
+    struct widths w = {.input = max_u64(s->hidden, max_u64(s->q_rank, (uint64_t)s->o_groups * s->o_rank))};
+    w.pool = 2 * (uint64_t)max_u64(s->head_dim, s->index_dim);
+    w.engram = s->engram.count ? (uint64_t)(s->engram.orders - 1) * s->engram.width : 0;
+    return w;
+}
+
+static void *floats(struct arena *a, uint64_t rows, uint64_t width) {
+    return arena_take(a, rows, width * sizeof(float));
+}
+
+static void lay_out_scratch(struct model *m, struct arena *a) {
+    const struct shape *s = m->shape;
+    struct scratch *t = &m->scratch;
+    struct widths w = widths_of(s);
+    uint64_t S = m->rows, D = s->hidden, H = s->streams, wide = (uint64_t)s->heads * s->head_dim;
+    t->h = floats(a, S, H * D);
+    t->x = floats(a, S, D);
+    t->post = floats(a, S, H);
+    t->comb = floats(a, S, H * H);
+    t->y = floats(a, S, D);
+    t->rounded = floats(a, S, max_u64(w.input, H * D)); /* h_proj takes all streams at once */
+    t->q_latent = floats(a, S, s->q_rank);
+    t->q = floats(a, S, wide);
+    t->key = floats(a, S, s->head_dim);
+    t->attended = floats(a, S, wide);
+    t->low = floats(a, S, (uint64_t)s->o_groups * s->o_rank);
+    t->pool_values = floats(a, S, w.pool);
+    t->pool_scores = floats(a, S, w.pool);
+    t->index_q = floats(a, S, (uint64_t)s->index_heads * s->index_dim);
+    t->index_w = floats(a, S, s->index_heads);
+    t->chosen = arena_take(a, S, s->index_topk * sizeof(int32_t));
+    t->counts = arena_take(a, S, sizeof(int32_t));
+    t->router = floats(a, S, s->experts);
+    t->experts = arena_take(a, S, s->active * sizeof(int32_t));
+    t->expert_weights = floats(a, S, s->active);
+    t->turns = floats(a, S, s->rope_dim);
+    t->turns_compressed = floats(a, S, s->rope_dim);
+    t->turns_entries = floats(a, S, s->rope_dim);
+    t->logits = floats(a, LOGIT_ROWS, s->vocab);
+    if (m->mtp)
+        t->previous = floats(a, S, H * D);
+    if (s->engram.count) {
+        t->engram_rows = floats(a, S, w.engram);
+        t->engram_key = floats(a, S, D);
+        t->engram_value = floats(a, S, D);
+        t->engram_out = floats(a, S, H * D);
+        t->engram_conv = floats(a, S, H * D);
+    }
+}
+
+/* Most entries any token attends to beside its window, and most it scores. */
+static struct device_limits limits_of(const struct model *m) {
+    const struct shape *s = m->shape;
+    struct device_limits l = {.rows = m->rows, .heads = s->heads, .experts = s->experts, .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
+    uint64_t width = max_u64((uint64_t)s->streams * s->hidden, (uint64_t)s->q_rank);
+    width = max_u64(max_u64(width, s->head_dim), max_u64(s->experts, s->heads));
+    l.width = (uint32_t)max_u64(width, s->inter);
+    l.inter = s->inter * s->shared_experts;
+    l.keys = s->window;
+    for (uint32_t i = 0; i < m->blocks; i++) {
+        uint32_t ratio = s->ratios[i];
+        uint64_t entries = ratio ? m->context / ratio : 0;
+        bool indexed = ratio == INDEXED_RATIO;
+        l.keys = max_u64(l.keys, s->window + (indexed ? min_u64(entries, s->index_topk) : entries));
+        l.scored = max_u64(l.scored, indexed ? entries : 0);
+        l.pool_rows = (uint32_t)max_u64(l.pool_rows, indexed ? 2 * ratio : ratio);
+    }
+    return l;
+}
+
+static int allocate_host(struct model *m, struct sonde_error *e) {
+    const struct shape *s = m->shape;
+    uint64_t S = m->rows, columns = s->engram.count ? (uint64_t)(s->engram.orders - 1) * s->engram.heads : 0;
+    m->positions = calloc(S, sizeof(*m->positions));
+    m->ids = calloc(S, sizeof(*m->ids));
+    m->engram_ids = calloc(S * columns + 1, sizeof(*m->engram_ids));
+    m->forced = calloc(S * s->active, sizeof(*m->forced));
+    m->host_logits = calloc((uint64_t)LOGIT_ROWS * s->vocab, sizeof(float));
+    m->host_layer = calloc(S * s->streams * s->hidden, sizeof(float));
+    m->host_experts = calloc(S * s->active, sizeof(int32_t));
+    m->segments = calloc(S, sizeof(*m->segments));
+    m->mtp_segments = calloc(S, sizeof(*m->mtp_segments));
+    m->frequency = calloc(s->rope_dim / 2 + 1, sizeof(float));
+    m->frequency_compressed = calloc(s->rope_dim / 2 + 1, sizeof(float));
+    m->specs = layer_specs(s, m->blocks);
+    if (!m->positions || !m->ids || !m->engram_ids || !m->forced || !m->host_logits || !m->host_layer || !m->host_experts ||
+        !m->segments || !m->mtp_segments || !m->frequency || !m->frequency_compressed || !m->specs)
+        return err_memory(e);
+    rotary_frequencies(s->rope_dim, s->rope_theta, NULL, m->frequency);
+    rotary_frequencies(s->rope_dim, s->compress_theta, s->yarn.factor > 0 ? &s->yarn : NULL, m->frequency_compressed);
+    return SONDE_OK;
+}
+
+static int allocate(struct model *m, struct sonde_error *e) {
+    struct arena a = {0};
+    m->blocks = m->shape->layers + (m->mtp ? 1 : 0);
+    int rc = allocate_host(m, e);
+    if (rc)
+        return rc;
+    lay_out_scratch(m, &a);
+    m->memory_bytes = a.used;
+    m->memory = m->device->ops->alloc(m->device, m->memory_bytes);
+    if (!m->memory)
+        return err_memory(e);
+    a = (struct arena){.base = m->memory, .size = m->memory_bytes};
+    lay_out_scratch(m, &a);
+    struct device_limits limits = limits_of(m);
+    return m->device->ops->reserve(m->device, &limits, e);
+}
+
+static struct precision precision_of(enum sonde_precision p) {
+    switch (p) {
+    case SONDE_PRECISION_F32:
+        return (struct precision){0};
+    case SONDE_PRECISION_OFFICIAL:
+        return (struct precision){true, true, true, true};
+    case SONDE_PRECISION_KV:
+    case SONDE_PRECISION_FAST: /* no kernel trades accuracy yet: the cache's rounding is all there is */
+        break;
+    }
+    return (struct precision){.kv_fp8 = true, .index_fp4 = true};
+}
+
+int model_open(const struct checkpoint *c, struct device *d, const struct model_options *options, struct model **model,
+               struct sonde_error *e) {
+    struct model *m = calloc(1, sizeof(*m));
+    if (!m)
+        return err_memory(e);
+    m->checkpoint = c;
+    m->shape = checkpoint_shape(c);
+    m->device = d;
+    m->precision = precision_of(options->precision);
+    m->rows = options->rows;
+    m->context = options->context ? options->context : m->shape->context;
+    int rc = weights_bind(m, e);
+    if (!rc)
+        rc = allocate(m, e);
+    if (rc)
+        model_close(m);
+    else
+        *model = m;
+    return rc;
+}
+
+void model_close(struct model *m) {
+    if (!m)
+        return;
+    weights_release(m);
+    if (m->memory)
+        m->device->ops->release(m->device, m->memory, m->memory_bytes);
+    void *owned[] = {m->positions, m->ids, m->engram_ids, m->forced, m->host_logits, m->host_layer, m->host_experts,
+                     m->segments, m->mtp_segments, m->frequency, m->frequency_compressed, m->specs};
+    for (size_t i = 0; i < COUNT_OF(owned); i++)
+        free(owned[i]);
+    free(m);
+}
+
+bool model_has_mtp(const struct model *m) {
+    return m->mtp != NULL;
+}
+
+uint32_t model_rows(const struct model *m) {
+    return m->rows;
+}
+
+uint64_t model_context(const struct model *m) {
+    return m->context;
+}
+
+/* ------------------------------------------------------------------------------------- sequences */
+
+static void lay_out_sequence(struct sequence *s, struct arena *a) {
+    const struct model *m = s->model;
+    cache_layout(m->specs, m->shape->layers + s->mtp, s->context, a, s->layers);
+    if (s->mtp)
+        s->hidden = floats(a, m->shape->streams, m->shape->hidden);
+}
+
+int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence **sequence, struct sonde_error *e) {
+    if (mtp && !m->mtp)
+        return err_set(e, SONDE_ERROR_UNSUPPORTED, "the checkpoint has no multi-token-prediction block");
+    if (context > m->context)
+        return err_set(e, SONDE_ERROR_ARGUMENT, "a context of %llu tokens, expected at most %llu",
+                       (unsigned long long)context, (unsigned long long)m->context);
+    struct sequence *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_memory(e);
+    *s = (struct sequence){.model = m, .context = context ? context : m->context, .mtp = mtp};
+    struct arena a = {0};
+    s->layers = calloc(m->blocks, sizeof(*s->layers));
+    s->tokens = malloc(s->context * sizeof(*s->tokens));
+    if (!s->layers || !s->tokens)
+        goto failed;
+    lay_out_sequence(s, &a);
+    s->memory_bytes = a.used;
+    s->memory = m->device->ops->alloc(m->device, s->memory_bytes);
+    if (!s->memory)
+        goto failed;
+    a = (struct arena){.base = s->memory, .size = s->memory_bytes};
+    lay_out_sequence(s, &a);
+    *sequence = s;
+    return SONDE_OK;
+failed:
+    sequence_close(s);
+    return err_memory(e);
+}
+
+void sequence_close(struct sequence *s) {
+    if (!s)
+        return;
+    if (s->memory)
+        s->model->device->ops->release(s->model->device, s->memory, s->memory_bytes);
+    free(s->layers);
+    free(s->tokens);
+    free(s);
+}
+
+void sequence_reset(struct sequence *s) {
+    s->length = 0; /* nothing before position 0 is ever read */
+}
+
+uint64_t sequence_length(const struct sequence *s) {
+    return s->length;
+}
+
+uint64_t sequence_context(const struct sequence *s) {
+    return s->context;
+}
+
+const int32_t *sequence_tokens(const struct sequence *s) {
+    return s->tokens;
+}

@@ -1,0 +1,144 @@
+/* golden.c - see golden.h. */
+#include "golden/golden.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+const char *const golden_cases[] = {"flash", "pro", "base-fp8", "bf16", "sliding", "flash-engram"};
+
+#define CHECKED(call)                                                                                                  \
+    do {                                                                                                               \
+        struct sonde_error error = {0};                                                                                \
+        if (call)                                                                                                      \
+            fail_msg("%s: %s", #call, error.message);                                                                  \
+    } while (0)
+
+static void *zeroed(size_t count, size_t size) {
+    void *memory = calloc(count, size);
+    assert_non_null(memory);
+    return memory;
+}
+
+void golden_open(struct golden *g, const char *name, enum sonde_precision precision, uint32_t rows) {
+    char path[256];
+    *g = (struct golden){0};
+    snprintf(path, sizeof(path), "tests/golden/%s/golden.safetensors", name);
+    CHECKED(safetensors_open(path, &g->file, &error));
+    snprintf(path, sizeof(path), "tests/golden/%s", name);
+    CHECKED(checkpoint_open(path, &g->checkpoint, &error));
+    CHECKED(device_cpu_open(&g->device, &error));
+    struct model_options options = {precision, rows, 4096};
+    CHECKED(model_open(g->checkpoint, g->device, &options, &g->model, &error));
+    CHECKED(sequence_open(g->model, 0, model_has_mtp(g->model), &g->sequence, &error));
+    g->shape = checkpoint_shape(g->checkpoint);
+    g->ids = golden_integers(g, "ids");
+    g->residual = (size_t)g->shape->streams * g->shape->hidden;
+    assert_true(g->shape->layers <= GOLDEN_LAYERS);
+    g->logits = zeroed((size_t)GOLDEN_TOKENS * g->shape->vocab, sizeof(float));
+    g->mtp = zeroed((size_t)GOLDEN_TOKENS * g->shape->vocab, sizeof(float));
+    g->layers = zeroed(GOLDEN_LAYERS * GOLDEN_TOKENS * g->residual, sizeof(float));
+    g->routes = zeroed((size_t)GOLDEN_LAYERS * GOLDEN_TOKENS * g->shape->active, sizeof(int32_t));
+}
+
+void golden_close(struct golden *g) {
+    sequence_close(g->sequence);
+    model_close(g->model);
+    g->device->ops->close(g->device);
+    checkpoint_close(g->checkpoint);
+    safetensors_close(g->file);
+    free(g->logits);
+    free(g->mtp);
+    free(g->layers);
+    free(g->routes);
+}
+
+static const struct tensor *tensor(const struct golden *g, const char *name) {
+    const struct tensor *t = safetensors_find(g->file, name);
+    if (!t)
+        fail_msg("the golden file has no %s", name);
+    return t;
+}
+
+const float *golden_floats(const struct golden *g, const char *format, ...) {
+    char name[64];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof(name), format, args);
+    va_end(args);
+    const struct tensor *t = tensor(g, name);
+    assert_int_equal(t->dtype, DTYPE_F32);
+    assert_int_equal((uintptr_t)t->data % 4, 0);
+    return (const float *)(const void *)t->data;
+}
+
+const int32_t *golden_integers(const struct golden *g, const char *name) {
+    const struct tensor *t = tensor(g, name);
+    assert_int_equal(t->dtype, DTYPE_I32);
+    assert_int_equal((uintptr_t)t->data % 4, 0);
+    return (const int32_t *)(const void *)t->data;
+}
+
+static void keep_logits(void *context, uint32_t span, uint64_t position, const float *logits) {
+    struct golden *g = context;
+    (void)span;
+    memcpy(g->logits + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
+}
+
+static void keep_mtp(void *context, uint32_t span, uint64_t position, const float *logits) {
+    struct golden *g = context;
+    (void)span;
+    memcpy(g->mtp + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
+}
+
+static void keep_layer(void *context, uint32_t layer, uint32_t rows, const float *h) {
+    struct golden *g = context;
+    memcpy(g->layers + (size_t)layer * GOLDEN_TOKENS * g->residual, h, rows * g->residual * sizeof(float));
+}
+
+static void keep_route(void *context, uint32_t layer, uint32_t rows, const int32_t *experts) {
+    struct golden *g = context;
+    memcpy(g->routes + (size_t)layer * GOLDEN_TOKENS * g->shape->active, experts,
+           (size_t)rows * g->shape->active * sizeof(int32_t));
+}
+
+void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk) {
+    struct model_outputs outputs = {.context = g, .logits = keep_logits, .mtp = keep_mtp};
+    if (g->trace) {
+        outputs.layer = keep_layer;
+        outputs.route = keep_route;
+    }
+    while (from < to) {
+        uint32_t n = to - from < chunk ? to - from : chunk;
+        struct model_span span = {g->sequence, ids + from, n, true};
+        CHECKED(model_step(g->model, &span, 1, &outputs, &error));
+        from += n;
+    }
+}
+
+double golden_distance(const float *a, const float *b, size_t n) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double golden_median(double *values, size_t n) {
+    qsort(values, n, sizeof(*values), ascending);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+int golden_argmax(const float *x, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return (int)best;
+}

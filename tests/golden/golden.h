@@ -1,0 +1,52 @@
+/*
+ * golden.h - runs the checkpoints under tests/golden through the model room and keeps what comes out.
+ *
+ * tests/oracle/make_golden.py made them: `make_golden.py tests/golden`. Each case holds ids [272] and, from the
+ * NumPy oracle, logits, layers, routes, predictions, a greedy continuation, and how far the oracle is from
+ * itself when every stored activation moves by one part in ten million.
+ */
+#ifndef TESTS_GOLDEN_GOLDEN_H
+#define TESTS_GOLDEN_GOLDEN_H
+
+#include "test.h"
+
+#include "model/model.h"
+
+enum { GOLDEN_TOKENS = 272, GOLDEN_LAYERS = 8 };
+
+extern const char *const golden_cases[];
+enum { GOLDEN_CASES = 6 };
+
+struct golden {
+    struct safetensors *file;
+    struct checkpoint *checkpoint;
+    struct device *device;
+    struct model *model;
+    struct sequence *sequence;
+    const struct shape *shape;
+    const int32_t *ids;
+    size_t residual;     /* H D */
+    float *logits;       /* [272, V] */
+    float *mtp;          /* [272, V] */
+    float *layers;       /* [GOLDEN_LAYERS, 272, H D] */
+    int32_t *routes;     /* [GOLDEN_LAYERS, 272, k] */
+    bool trace;          /* keep layers and routes of the next runs, which must begin at position 0 */
+};
+
+/* Opens a case at a precision; fails the test when it cannot. rows: most tokens of a step. */
+void golden_open(struct golden *g, const char *name, enum sonde_precision precision, uint32_t rows);
+void golden_close(struct golden *g);
+
+/* The data of a tensor of the golden file; fails the test if it is missing. */
+const float *golden_floats(const struct golden *g, const char *format, ...);
+const int32_t *golden_integers(const struct golden *g, const char *name);
+
+/* Appends ids [from, to) in steps of at most `chunk` tokens; results go to their place by position. */
+void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk);
+
+/* |a - b| / |b| over n values. */
+double golden_distance(const float *a, const float *b, size_t n);
+double golden_median(double *values, size_t n); /* sorts */
+int golden_argmax(const float *x, size_t n);
+
+#endif
