@@ -1,7 +1,7 @@
 /*
  * c.c - the C level: portable, and the specification of every other.
  *
- * Sums run over sixteen partial sums, one a column modulo sixteen, which are added pairwise at the end. The
+ * Sums run over eight partial sums, one a column modulo eight, which are added pairwise at the end. The
  * order is fixed by the length alone, so the result for a token does not depend on its neighbours, and the
  * compiler can keep the partial sums in vector registers without being allowed to reorder anything.
  * Matrices are decoded a tile of four rows by 256 columns at a time, into the stack, and every token of the
@@ -11,40 +11,52 @@
 
 #include "kernel/kernel_internal.h"
 
-enum { LANES = 16, TILE_ROWS = 4, TILE_COLS = 256 };
+enum { LANES = 8, TILE_ROWS = 4, TILE_COLS = 256 };
 
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+/* Four floats: what every processor's vectors hold. LANES of them are two. */
+typedef float four __attribute__((vector_size(16)));
+struct lanes {
+    four low, high;
+};
 
-static inline lanes load(const float *x) {
-    lanes v;
+static inline four load(const float *x) {
+    four v;
     memcpy(&v, x, sizeof(v));
     return v;
 }
 
-/* The first `count` < LANES values, zeros behind them. */
-static inline lanes load_tail(const float *x, uint32_t count) {
-    lanes v = {0};
-    memcpy(&v, x, count * sizeof(float));
-    return v;
+/* sums += a * b over LANES columns */
+static inline void multiply_add(struct lanes *sums, const float *a, four low, four high) {
+    sums->low += load(a) * low;
+    sums->high += load(a + 4) * high;
 }
 
-static inline float sum_lanes(lanes v) {
-    float s[LANES];
-    memcpy(s, &v, sizeof(s));
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++)
-            s[i] += s[i + width];
-    return s[0];
+/* The sums of four sets of lanes, pairwise: (i, i + 4), then (i, i + 2), then (0, 1). */
+static inline four sum_lanes(const struct lanes v[4]) {
+    four a = v[0].low + v[0].high, b = v[1].low + v[1].high, c = v[2].low + v[2].high, d = v[3].low + v[3].high;
+    four ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    four cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+}
+
+/* x[0 .. n) and zeros up to LANES. */
+static inline void pad(float out[LANES], const float *x, uint32_t n) {
+    memset(out, 0, LANES * sizeof(float));
+    memcpy(out, x, n * sizeof(float));
 }
 
 static float dot(const float *a, const float *b, uint32_t n) {
-    lanes sum = {0};
+    struct lanes sums[4] = {0};
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        sum += load(a + i) * load(b + i);
-    if (i < n)
-        sum += load_tail(a + i, n - i) * load_tail(b + i, n - i);
-    return sum_lanes(sum);
+        multiply_add(sums, a + i, load(b + i), load(b + i + 4));
+    if (i < n) {
+        float x[LANES], y[LANES];
+        pad(x, a + i, n - i);
+        pad(y, b + i, n - i);
+        multiply_add(sums, x, load(y), load(y + 4));
+    }
+    return sum_lanes(sums)[0];
 }
 
 static float largest(const float *x, uint32_t n) {
@@ -60,28 +72,32 @@ static float sigmoid(float x) {
 
 /* -------------------------------------------------------------------------------------- products */
 
-/* One tile against one token: y[0..4) += tile[row] . x, each sum in the order of dot(). */
-static inline void tile_dot(const float tile[TILE_ROWS][TILE_COLS], const float *x, uint32_t cols, float *y) {
-    lanes s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+/* One tile against one token: the dot() of each of its rows. Rows are padded with zeros to LANES. */
+static inline four tile_dot(const float tile[TILE_ROWS][TILE_COLS], const float *x, uint32_t cols) {
+    struct lanes sums[TILE_ROWS] = {0};
     uint32_t c = 0;
     for (; c + LANES <= cols; c += LANES) {
-        lanes v = load(x + c);
-        s0 += load(tile[0] + c) * v;
-        s1 += load(tile[1] + c) * v;
-        s2 += load(tile[2] + c) * v;
-        s3 += load(tile[3] + c) * v;
+        four low = load(x + c), high = load(x + c + 4);
+        for (int i = 0; i < TILE_ROWS; i++)
+            multiply_add(&sums[i], tile[i] + c, low, high);
     }
     if (c < cols) {
-        lanes v = load_tail(x + c, cols - c);
-        s0 += load_tail(tile[0] + c, cols - c) * v;
-        s1 += load_tail(tile[1] + c, cols - c) * v;
-        s2 += load_tail(tile[2] + c, cols - c) * v;
-        s3 += load_tail(tile[3] + c, cols - c) * v;
+        float last[LANES];
+        pad(last, x + c, cols - c);
+        for (int i = 0; i < TILE_ROWS; i++)
+            multiply_add(&sums[i], tile[i] + c, load(last), load(last + 4));
     }
-    y[0] += sum_lanes(s0);
-    y[1] += sum_lanes(s1);
-    y[2] += sum_lanes(s2);
-    y[3] += sum_lanes(s3);
+    return sum_lanes(sums);
+}
+
+/* Rows [row, row + TILE_ROWS) of w, the last of `height` repeated, columns [col, col + cols), zeros behind. */
+static void decode_tile(const struct matrix *w, uint32_t row, uint32_t height, uint32_t col, uint32_t cols,
+                        float tile[TILE_ROWS][TILE_COLS]) {
+    uint32_t padded = (cols + LANES - 1) / LANES * LANES;
+    for (uint32_t i = 0; i < TILE_ROWS; i++) {
+        matrix_decode(w, row + (i < height ? i : height - 1), col, cols, tile[i]);
+        memset(tile[i] + cols, 0, (padded - cols) * sizeof(float));
+    }
 }
 
 static void gemm_c(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
@@ -89,17 +105,14 @@ static void gemm_c(const struct matrix *w, uint32_t row, uint32_t rows, const fl
     float tile[TILE_ROWS][TILE_COLS];
     for (uint32_t r = 0; r < rows; r += TILE_ROWS) {
         uint32_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-        for (uint32_t s = 0; s < count; s++)
-            memset(y + s * ldy + r, 0, height * sizeof(float));
         for (uint32_t c = 0; c < w->cols; c += TILE_COLS) {
             uint32_t width = w->cols - c < TILE_COLS ? w->cols - c : TILE_COLS;
-            for (uint32_t i = 0; i < TILE_ROWS; i++) /* a short tile repeats its last row */
-                matrix_decode(w, row + r + (i < height ? i : height - 1), c, width, tile[i]);
+            decode_tile(w, row + r, height, c, width, tile);
             for (uint32_t s = 0; s < count; s++) {
-                float sums[TILE_ROWS] = {0};
-                tile_dot((const float(*)[TILE_COLS])tile, x + s * ldx + c, width, sums);
+                four sums = tile_dot((const float(*)[TILE_COLS])tile, x + s * ldx + c, width);
+                float *out = y + s * ldy + r;
                 for (uint32_t i = 0; i < height; i++)
-                    y[s * ldy + r + i] += sums[i];
+                    out[i] = c ? out[i] + sums[i] : sums[i];
             }
         }
     }

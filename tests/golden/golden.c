@@ -81,14 +81,14 @@ const int32_t *golden_integers(const struct golden *g, const char *name) {
 
 static void keep_logits(void *context, uint32_t span, uint64_t position, const float *logits) {
     struct golden *g = context;
-    (void)span;
-    memcpy(g->logits + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
+    if (span == g->keep)
+        memcpy(g->logits + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
 }
 
 static void keep_mtp(void *context, uint32_t span, uint64_t position, const float *logits) {
     struct golden *g = context;
-    (void)span;
-    memcpy(g->mtp + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
+    if (span == g->keep)
+        memcpy(g->mtp + position * g->shape->vocab, logits, g->shape->vocab * sizeof(float));
 }
 
 static void keep_layer(void *context, uint32_t layer, uint32_t rows, const float *h) {
@@ -102,16 +102,21 @@ static void keep_route(void *context, uint32_t layer, uint32_t rows, const int32
            (size_t)rows * g->shape->active * sizeof(int32_t));
 }
 
-void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk) {
+void golden_step(struct golden *g, const struct model_span *spans, uint32_t count, uint32_t keep) {
     struct model_outputs outputs = {.context = g, .logits = keep_logits, .mtp = keep_mtp};
+    g->keep = keep;
     if (g->trace) {
         outputs.layer = keep_layer;
         outputs.route = keep_route;
     }
+    CHECKED(model_step(g->model, spans, count, &outputs, &error));
+}
+
+void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk) {
     while (from < to) {
         uint32_t n = to - from < chunk ? to - from : chunk;
         struct model_span span = {g->sequence, ids + from, n, true};
-        CHECKED(model_step(g->model, &span, 1, &outputs, &error));
+        golden_step(g, &span, 1, 0);
         from += n;
     }
 }

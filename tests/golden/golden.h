@@ -30,6 +30,7 @@ struct golden {
     float *mtp;          /* [272, V] */
     float *layers;       /* [GOLDEN_LAYERS, 272, H D] */
     int32_t *routes;     /* [GOLDEN_LAYERS, 272, k] */
+    uint32_t keep;       /* the span whose results are kept */
     bool trace;          /* keep layers and routes of the next runs, which must begin at position 0 */
 };
 
@@ -43,6 +44,9 @@ const int32_t *golden_integers(const struct golden *g, const char *name);
 
 /* Appends ids [from, to) in steps of at most `chunk` tokens; results go to their place by position. */
 void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk);
+
+/* One step of several spans; results of span `keep` go to their place by position. */
+void golden_step(struct golden *g, const struct model_span *spans, uint32_t count, uint32_t keep);
 
 /* |a - b| / |b| over n values. */
 double golden_distance(const float *a, const float *b, size_t n);

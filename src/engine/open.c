@@ -1,0 +1,109 @@
+/* open.c - a model directory behind one handle. */
+#include <stdlib.h>
+
+#include "engine/engine_internal.h"
+
+void sonde_model_options_default(struct sonde_model_options *options) {
+    *options = (struct sonde_model_options){.precision = SONDE_PRECISION_FAST, .chunk_tokens = 256};
+}
+
+static int check(const struct sonde_model_options *o, struct sonde_error *e) {
+    if (o->precision > SONDE_PRECISION_OFFICIAL)
+        return err_set(e, SONDE_ERROR_ARGUMENT, "precision %d is not one of enum sonde_precision", (int)o->precision);
+    if (o->chunk_tokens < 1 || o->chunk_tokens > 65536)
+        return err_set(e, SONDE_ERROR_ARGUMENT, "chunk_tokens is %u, expected 1 to 65536", o->chunk_tokens);
+    return SONDE_OK;
+}
+
+static int open_tokenizer(sonde_model *m, const char *path, struct sonde_error *e) {
+    struct buf file = {0};
+    file_join(&file, path, "tokenizer.json");
+    int rc = file.failed ? err_memory(e) : SONDE_OK;
+    if (!rc && file_exists(file.data))
+        rc = sonde_tokenizer_open(file.data, &m->tokenizer, e);
+    if (!rc && m->tokenizer && sonde_tokenizer_size(m->tokenizer) > checkpoint_shape(m->checkpoint)->vocab)
+        rc = err_set(e, SONDE_ERROR_FORMAT, "%s: %u tokens, but the model's vocab_size is %u", file.data,
+                     sonde_tokenizer_size(m->tokenizer), checkpoint_shape(m->checkpoint)->vocab);
+    buf_release(&file);
+    return rc;
+}
+
+int sonde_model_open(const char *path, const struct sonde_model_options *options, sonde_model **model,
+                     struct sonde_error *error) {
+    struct sonde_model_options defaults;
+    sonde_model_options_default(&defaults);
+    options = options ? options : &defaults;
+    int rc = check(options, error);
+    if (rc)
+        return rc;
+    sonde_model *m = calloc(1, sizeof(*m));
+    if (!m)
+        return err_memory(error);
+    struct model_options inner = {.precision = options->precision, .rows = options->chunk_tokens};
+    rc = checkpoint_open(path, &m->checkpoint, error);
+    if (!rc)
+        rc = device_cpu_open(&m->device, error);
+    if (!rc)
+        rc = model_open(m->checkpoint, m->device, &inner, &m->model, error);
+    if (!rc && !options->no_tokenizer)
+        rc = open_tokenizer(m, path, error);
+    if (rc)
+        sonde_model_close(m);
+    else
+        *model = m;
+    return rc;
+}
+
+void sonde_model_close(sonde_model *model) {
+    if (!model)
+        return;
+    sonde_tokenizer_close(model->tokenizer);
+    model_close(model->model);
+    if (model->device)
+        model->device->ops->close(model->device);
+    checkpoint_close(model->checkpoint);
+    free(model);
+}
+
+const sonde_tokenizer *sonde_model_tokenizer(const sonde_model *model) {
+    return model->tokenizer;
+}
+
+const struct checkpoint *engine_checkpoint(const sonde_model *model) {
+    return model->checkpoint;
+}
+
+/* Stored elements that are weights: scales and integer tables are not, packed FP4 bytes are two. */
+static uint64_t parameters(const struct tensor *t) {
+    switch (t->dtype) {
+    case DTYPE_F8_E8M0:
+    case DTYPE_I64:
+    case DTYPE_I32:
+    case DTYPE_I16:
+    case DTYPE_BOOL:
+        return 0;
+    case DTYPE_I8:
+    case DTYPE_U8:
+        return t->foreign ? 0 : 2 * t->bytes;
+    default:
+        return t->bytes / dtype_bytes(t->dtype);
+    }
+}
+
+void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
+    const struct shape *s = checkpoint_shape(model->checkpoint);
+    *info = (struct sonde_model_info){.vocab = s->vocab,
+                                      .layers = s->layers,
+                                      .hidden = s->hidden,
+                                      .experts = s->experts,
+                                      .active = s->active,
+                                      .mtp_blocks = model_has_mtp(model->model),
+                                      .context = (uint32_t)min_u64(s->context, UINT32_MAX),
+                                      .bos = s->bos,
+                                      .eos = s->eos};
+    for (size_t i = 0; i < checkpoint_count(model->checkpoint); i++) {
+        const struct tensor *t = checkpoint_at(model->checkpoint, i);
+        info->parameters += parameters(t);
+        info->weights_bytes += t->bytes;
+    }
+}
