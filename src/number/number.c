@@ -115,7 +115,7 @@ float e2m1_scale(float amax) {
 /* Largest magnitude, NaN if any is: fmaxf alone would hide it. */
 static float largest(const float *x, size_t count) {
     float most = 0;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && !isnan(most); i++)
         most = fabsf(x[i]) <= most ? most : fabsf(x[i]);
     return most;
 }
