@@ -58,7 +58,8 @@
  *              mix. scale [3], base [(2 + H) H]. H <= 16. [ulp(64)]
  * hc_collapse  x[d] = sum_j pre[j] h[j][d]. [dot]
  * hc_spread    h[j][d] <- post[j] y[d] + sum_i comb[i][j] h[i][d], in place. H <= 16. [dot]
- * swiglu       gate <- silu(min(gate, limit)) * clamp(up, -limit, limit) * weight; limit 0: no clamp. [ulp(16)]
+ * swiglu       gate <- silu(min(gate, limit)) * clamp(up, -limit, limit) * weight; limit 0: no clamp. [ulp(16), or
+ *              2^-120 of the product without the sigmoid, where that underflows]
  * axpy         y += a x. [ulp(2) of the larger term]
  */
 

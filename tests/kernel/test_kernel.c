@@ -1,0 +1,537 @@
+/*
+ * test_kernel.c - every kernel of every level against a plain double-precision reading of its contract.
+ *
+ * Buffers end at an unreadable page, so a read past the end faults; their starts are misaligned by one float
+ * in half of the runs; guard words before them must survive. Lengths run through every tail. The seed is
+ * printed; SONDE_TEST_SEED repeats one. The last test sabotages each kernel in turn and expects the check to
+ * notice.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "test.h"
+
+#include "base/base.h"
+#include "kernel/kernel.h"
+
+/* --------------------------------------------------------------------------------------- buffers */
+
+enum { BUFFERS = 12, GUARD = 16 };
+#define GUARD_WORD 0x5eed5eedu
+
+static struct guarded {
+    uint8_t *map;
+    size_t map_bytes, count;
+    float *data;
+} buffers[BUFFERS];
+static int used;
+static struct rng rng;
+
+static float random_float(void) {
+    float x = (float)(2 * rng_unit(&rng) - 1);
+    switch (rng_u64(&rng) % 32) {
+    case 0:
+        return 0;
+    case 1:
+        return x * 1e4f;
+    case 2:
+        return x * 1e-6f;
+    default:
+        return x;
+    }
+}
+
+/* `count` random floats whose end is the end of readable memory (or one float before it, when misaligned). */
+static float *floats(size_t count) {
+    struct guarded *g = &buffers[used++];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (count + GUARD + 1) * sizeof(float);
+    assert_true(used <= BUFFERS);
+    g->map_bytes = (bytes + page - 1) / page * page + page;
+    g->map = mmap(NULL, g->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(g->map != MAP_FAILED);
+    assert_int_equal(mprotect(g->map + g->map_bytes - page, page, PROT_NONE), 0);
+    g->count = count;
+    g->data = (float *)(void *)(g->map + g->map_bytes - page) - count - (rng_u64(&rng) & 1);
+    for (int i = 1; i <= GUARD; i++)
+        g->data[-i] = bits_float(GUARD_WORD);
+    for (size_t i = 0; i < count; i++)
+        g->data[i] = random_float();
+    return g->data;
+}
+
+/* Frees all buffers; false if a guard word was written. */
+static bool release(void) {
+    bool whole = true;
+    while (used) {
+        struct guarded *g = &buffers[--used];
+        for (int i = 1; i <= GUARD; i++)
+            whole &= float_bits(g->data[-i]) == GUARD_WORD;
+        munmap(g->map, g->map_bytes);
+    }
+    return whole;
+}
+
+static double unit = 0x1p-24;
+
+/* The dot contract for n terms whose magnitudes sum to `magnitude`. */
+static bool near_dot(float got, double want, double magnitude, size_t n) {
+    return fabs((double)got - want) <= 16 * unit * magnitude * (1 + (double)n / 256) + 1e-38;
+}
+
+static bool near_ulp(float got, double want, double ulps) {
+    return fabs((double)got - want) <= ulps * 2 * unit * fabs(want) + 1e-38;
+}
+
+static uint32_t up_to(uint32_t n) {
+    return 1 + (uint32_t)(rng_u64(&rng) % n);
+}
+
+/* ---------------------------------------------------------------------------------------- checks */
+
+static struct matrix random_matrix(enum format format, uint32_t rows, uint32_t cols) {
+    static uint8_t scales[4096];
+    size_t bits[] = {[FORMAT_F32] = 32, [FORMAT_BF16] = 16, [FORMAT_F16] = 16, [FORMAT_FP8] = 8, [FORMAT_FP4] = 4};
+    uint8_t *bytes = (uint8_t *)floats(((size_t)rows * cols * bits[format] / 8 + 3) / 4);
+    struct matrix m = {.format = format, .rows = rows, .cols = cols, .data = bytes};
+    if (format == FORMAT_FP8 || format == FORMAT_FP4) {
+        for (size_t i = 0; i < (size_t)rows * cols * bits[format] / 8; i++)
+            bytes[i] = (uint8_t)(rng_u64(&rng) % 127 | (rng_u64(&rng) & 128)); /* no NaN */
+        for (size_t i = 0; i < sizeof(scales); i++)
+            scales[i] = (uint8_t)(120 + rng_u64(&rng) % 12);
+        m.scale_format = SCALE_E8M0;
+        m.scale = scales;
+        m.block_rows = format == FORMAT_FP4 ? 1 : 16;
+        m.block_cols = 32;
+        m.scale_cols = (cols + 31) / 32;
+    } else if (format != FORMAT_F32) {
+        uint16_t *halves = (uint16_t *)(void *)bytes;
+        for (size_t i = 0; i < (size_t)rows * cols; i++) /* modest exponents in both half formats */
+            halves[i] = (uint16_t)((rng_u64(&rng) & 0x83ff) | (format == FORMAT_F16 ? 0x3800 : 0x3f00));
+    }
+    return m;
+}
+
+static bool check_gemm(const struct kernel_table *t) {
+    enum format format = (enum format)(rng_u64(&rng) % 5);
+    uint32_t cols = format == FORMAT_FP4 ? 2 * up_to(300) : up_to(600), total = up_to(20), row = up_to(total) - 1;
+    uint32_t rows = up_to(total - row), count = up_to(5), ldx = cols + up_to(3) - 1, ldy = rows + up_to(3) - 1;
+    struct matrix w = random_matrix(format, total, cols);
+    float *x = floats((size_t)(count - 1) * ldx + cols), *y = floats((size_t)(count - 1) * ldy + rows);
+    float decoded[700];
+    bool good = true;
+    t->gemm(&w, row, rows, x, ldx, count, y, ldy);
+    for (uint32_t r = 0; r < rows; r++) {
+        matrix_decode(&w, row + r, 0, cols, decoded);
+        for (uint32_t s = 0; s < count; s++) {
+            double want = 0, magnitude = 0;
+            for (uint32_t c = 0; c < cols; c++) {
+                want += (double)x[s * ldx + c] * decoded[c];
+                magnitude += fabs((double)x[s * ldx + c] * decoded[c]);
+            }
+            good &= near_dot(y[s * ldy + r], want, magnitude, cols);
+        }
+    }
+    return good;
+}
+
+static bool check_rms_norm(const struct kernel_table *t) {
+    uint32_t n = up_to(300);
+    float *x = floats(n), *weight = rng_u64(&rng) & 1 ? floats(n) : NULL, *y = floats(n);
+    double square = 0;
+    bool good = true;
+    for (uint32_t i = 0; i < n; i++)
+        square += (double)x[i] * x[i];
+    t->rms_norm(x, n, weight, 1e-6f, y);
+    for (uint32_t i = 0; i < n; i++)
+        good &= near_ulp(y[i], x[i] / sqrt(square / n + (double)1e-6f) * (weight ? weight[i] : 1), 8);
+    return good;
+}
+
+static bool check_rotate(const struct kernel_table *t) {
+    uint32_t half = up_to(40);
+    float *x = floats(2 * half), *turn = floats(2 * half), direction = rng_u64(&rng) & 1 ? 1 : -1, before[80];
+    bool good = true;
+    for (uint32_t i = 0; i < half; i++) {
+        double angle = 100 * rng_unit(&rng);
+        turn[2 * i] = (float)cos(angle);
+        turn[2 * i + 1] = (float)sin(angle);
+    }
+    memcpy(before, x, 2 * half * sizeof(float));
+    t->rotate(x, half, turn, direction);
+    for (uint32_t i = 0; i < half; i++) {
+        double c = turn[2 * i], s = (double)direction * turn[2 * i + 1], a = before[2 * i], b = before[2 * i + 1];
+        double allowed = 4 * unit * fmax(fabs(a), fabs(b)) + 1e-38;
+        good &= fabs(x[2 * i] - (a * c - b * s)) <= allowed && fabs(x[2 * i + 1] - (a * s + b * c)) <= allowed;
+    }
+    return good;
+}
+
+static bool check_hadamard(const struct kernel_table *t) {
+    uint32_t n = 1u << (rng_u64(&rng) % 8);
+    float *x = floats(n), before[128];
+    bool good = true;
+    memcpy(before, x, n * sizeof(float));
+    t->hadamard(x, n);
+    for (uint32_t i = 0; i < n; i++) {
+        double want = 0, magnitude = 0;
+        for (uint32_t j = 0; j < n; j++) {
+            want += __builtin_parity(i & j) ? -(double)before[j] : (double)before[j];
+            magnitude += fabs((double)before[j]);
+        }
+        good &= near_dot(x[i], want / sqrt(n), magnitude / sqrt(n), n);
+    }
+    return good;
+}
+
+static bool check_exact(void (*kernel)(float *, size_t, size_t), void (*truth)(float *, size_t, size_t), size_t block) {
+    size_t n = block * up_to(5);
+    float *x = floats(n), want[128 * 5];
+    memcpy(want, x, n * sizeof(float));
+    truth(want, n, block);
+    kernel(x, n, block);
+    return memcmp(x, want, n * sizeof(float)) == 0;
+}
+
+static bool check_fake_e4m3(const struct kernel_table *t) {
+    return check_exact(t->fake_e4m3, e4m3_fake, rng_u64(&rng) & 1 ? 64 : 128);
+}
+
+static bool check_fake_e2m1(const struct kernel_table *t) {
+    return check_exact(t->fake_e2m1, e2m1_fake, 32);
+}
+
+static bool check_round_bf16(const struct kernel_table *t) {
+    size_t n = up_to(100);
+    float *x = floats(n), before[100];
+    bool good = true;
+    memcpy(before, x, n * sizeof(float));
+    t->round_bf16(x, n);
+    for (size_t i = 0; i < n; i++)
+        good &= float_bits(x[i]) == float_bits(bf16_round(before[i]));
+    return good;
+}
+
+static bool check_attend(const struct kernel_table *t) {
+    uint32_t heads = up_to(5), dim = up_to(100), count = up_to(40);
+    float *q = floats((size_t)heads * dim), *all = floats((size_t)count * dim), *sink = floats(heads);
+    float *weights = floats((size_t)heads * count), *out = floats((size_t)heads * dim), scale = 1 / sqrtf((float)dim);
+    const float *keys[40];
+    bool good = true;
+    for (uint32_t i = 0; i < heads * dim; i++)
+        q[i] = fmaxf(-2, fminf(2, q[i]));
+    for (uint32_t i = 0; i < count * dim; i++)
+        all[i] = fmaxf(-2, fminf(2, all[i]));
+    for (uint32_t h = 0; h < heads; h++)
+        sink[h] = fmaxf(-3, fminf(3, sink[h]));
+    for (uint32_t k = 0; k < count; k++)
+        keys[k] = all + (size_t)(rng_u64(&rng) % count) * dim;
+    t->attend(q, heads, dim, keys, count, sink, scale, weights, out);
+    for (uint32_t h = 0; h < heads; h++) {
+        double w[40], total = exp((double)sink[h]);
+        for (uint32_t k = 0; k < count; k++) {
+            double logit = 0;
+            for (uint32_t c = 0; c < dim; c++)
+                logit += (double)q[h * dim + c] * keys[k][c];
+            total += w[k] = exp(logit * (double)scale);
+        }
+        for (uint32_t c = 0; c < dim; c++) {
+            double want = 0, magnitude = 0;
+            for (uint32_t k = 0; k < count; k++) {
+                want += w[k] / total * keys[k][c];
+                magnitude += w[k] / total * fabs((double)keys[k][c]);
+            }
+            good &= near_dot(out[h * dim + c], want, 16 * magnitude, dim + count);
+        }
+    }
+    return good;
+}
+
+static bool check_index_score(const struct kernel_table *t) {
+    uint32_t heads = up_to(20), dim = up_to(130);
+    float *q = floats((size_t)heads * dim), *w = floats(heads), *key = floats(dim);
+    double want = 0, magnitude = 0;
+    for (uint32_t h = 0; h < heads; h++) {
+        double match = 0, sum = 0;
+        for (uint32_t c = 0; c < dim; c++) {
+            match += (double)q[h * dim + c] * key[c];
+            sum += fabs((double)q[h * dim + c] * key[c]);
+        }
+        want += w[h] * fmax(match, 0);
+        magnitude += fabs((double)w[h]) * sum;
+    }
+    return near_dot(t->index_score(q, w, heads, dim, key), want, 2 * magnitude, dim + heads);
+}
+
+static bool check_pool(const struct kernel_table *t) {
+    uint32_t rows = up_to(20), dim = up_to(50), missing = up_to(rows) - 1;
+    float *values = floats((size_t)rows * dim), *scores = floats((size_t)rows * dim), *bias = floats((size_t)rows * dim);
+    float *out = floats(dim);
+    const float *v[20], *s[20];
+    bool good = true;
+    for (uint32_t i = 0; i < rows * dim; i++)
+        scores[i] = fmaxf(-5, fminf(5, scores[i]));
+    for (uint32_t i = 0; i < rows * dim; i++)
+        bias[i] = fmaxf(-5, fminf(5, bias[i]));
+    for (uint32_t r = 0; r < rows; r++) {
+        v[r] = r < missing ? NULL : values + (size_t)r * dim;
+        s[r] = r < missing ? NULL : scores + (size_t)r * dim;
+    }
+    t->pool(v, s, bias, dim, rows, dim, out);
+    for (uint32_t c = 0; c < dim; c++) {
+        double total = 0, want = 0, magnitude = 0;
+        for (uint32_t r = missing; r < rows; r++) {
+            double w = exp((double)scores[r * dim + c] + bias[r * dim + c]);
+            total += w;
+            want += w * values[r * dim + c];
+            magnitude += w * fabs((double)values[r * dim + c]);
+        }
+        good &= near_dot(out[c], want / total, magnitude / total, rows);
+    }
+    return good;
+}
+
+static double logistic(double x) {
+    return 1 / (1 + exp(-x));
+}
+
+static bool check_hc_weights(const struct kernel_table *t) {
+    uint32_t n = up_to(6), mixes = (2 + n) * n, iterations = up_to(20);
+    float *m = floats(mixes), *scale = floats(3), *base = floats(mixes), *post = floats(n), *comb = floats((size_t)n * n);
+    double want[36], eps = (double)1e-6f;
+    float raw[48];
+    bool good = true;
+    for (uint32_t i = 0; i < mixes; i++)
+        m[i] = fmaxf(-3, fminf(3, m[i]));
+    for (int i = 0; i < 3; i++)
+        scale[i] = fmaxf(-2, fminf(2, scale[i]));
+    for (uint32_t i = 0; i < mixes; i++)
+        base[i] = fmaxf(-3, fminf(3, base[i]));
+    memcpy(raw, m, mixes * sizeof(float));
+    t->hc_weights(m, n, scale, base, iterations, 1e-6f, post, comb);
+    for (uint32_t j = 0; j < n; j++) {
+        good &= near_ulp(m[j], logistic((double)raw[j] * scale[0] + base[j]) + eps, 64);
+        good &= near_ulp(post[j], 2 * logistic((double)raw[n + j] * scale[1] + base[n + j]), 64);
+        double total = 0;
+        for (uint32_t k = 0; k < n; k++)
+            total += want[j * n + k] = exp((double)raw[2 * n + j * n + k] * scale[2] + base[2 * n + j * n + k]);
+        for (uint32_t k = 0; k < n; k++)
+            want[j * n + k] = want[j * n + k] / total + eps;
+    }
+    for (uint32_t i = 0; i < 2 * iterations - 1; i++) /* columns, then rows and columns in turn */
+        for (uint32_t a = 0; a < n; a++) {
+            double sum = eps;
+            for (uint32_t b = 0; b < n; b++)
+                sum += want[i % 2 ? a * n + b : b * n + a];
+            for (uint32_t b = 0; b < n; b++)
+                want[i % 2 ? a * n + b : b * n + a] /= sum;
+        }
+    for (uint32_t i = 0; i < n * n; i++)
+        good &= near_ulp(comb[i], want[i], 64);
+    return good;
+}
+
+static bool check_hc_collapse(const struct kernel_table *t) {
+    uint32_t n = up_to(8), dim = up_to(70);
+    float *h = floats((size_t)n * dim), *pre = floats(n), *x = floats(dim);
+    bool good = true;
+    t->hc_collapse(h, n, dim, pre, x);
+    for (uint32_t d = 0; d < dim; d++) {
+        double want = 0, magnitude = 0;
+        for (uint32_t j = 0; j < n; j++) {
+            want += (double)pre[j] * h[j * dim + d];
+            magnitude += fabs((double)pre[j] * h[j * dim + d]);
+        }
+        good &= near_dot(x[d], want, magnitude, n);
+    }
+    return good;
+}
+
+static bool check_hc_spread(const struct kernel_table *t) {
+    uint32_t n = up_to(8), dim = up_to(70);
+    float *h = floats((size_t)n * dim), *y = floats(dim), *post = floats(n), *comb = floats((size_t)n * n), before[8 * 70];
+    bool good = true;
+    memcpy(before, h, (size_t)n * dim * sizeof(float));
+    t->hc_spread(h, n, dim, y, post, comb);
+    for (uint32_t k = 0; k < n; k++)
+        for (uint32_t d = 0; d < dim; d++) {
+            double want = (double)post[k] * y[d], magnitude = fabs(want);
+            for (uint32_t j = 0; j < n; j++) {
+                want += (double)comb[j * n + k] * before[j * dim + d];
+                magnitude += fabs((double)comb[j * n + k] * before[j * dim + d]);
+            }
+            good &= near_dot(h[k * dim + d], want, magnitude, n);
+        }
+    return good;
+}
+
+static bool check_swiglu(const struct kernel_table *t) {
+    size_t n = up_to(100);
+    float *gate = floats(n), *up = floats(n), limit = rng_u64(&rng) & 1 ? 10 : 0, weight = random_float(), before[100];
+    bool good = true;
+    for (size_t i = 0; i < n; i++)
+        gate[i] *= 10;
+    memcpy(before, gate, n * sizeof(float));
+    t->swiglu(gate, up, n, limit, weight);
+    for (size_t i = 0; i < n; i++) {
+        double g = before[i], u = up[i];
+        if (limit > 0) {
+            g = fmin(g, (double)limit);
+            u = fmax(fmin(u, (double)limit), -(double)limit);
+        }
+        double want = g * logistic(g) * u * (double)weight, vanished = fabs(g * u * (double)weight) * 0x1p-120;
+        good &= near_ulp(gate[i], want, 16) || fabs(gate[i] - want) <= vanished;
+    }
+    return good;
+}
+
+static bool check_axpy(const struct kernel_table *t) {
+    size_t n = up_to(100);
+    float *x = floats(n), *y = floats(n), a = random_float(), before[100];
+    bool good = true;
+    memcpy(before, y, n * sizeof(float));
+    t->axpy(y, x, n, a);
+    for (size_t i = 0; i < n; i++) {
+        double term = (double)a * x[i], larger = fmax(fabs(term), fabs((double)before[i]));
+        good &= fabs(y[i] - (before[i] + term)) <= 4 * unit * larger + 1e-38;
+    }
+    return good;
+}
+
+/* ------------------------------------------------------------------------------------ the checks */
+
+static const struct {
+    const char *name;
+    bool (*run)(const struct kernel_table *t);
+} checks[] = {
+#define CHECK_ROW(name, returns, parameters) {#name, check_##name},
+    KERNELS(CHECK_ROW)
+#undef CHECK_ROW
+};
+
+enum { RUNS = 400 };
+
+/* False as soon as one of `RUNS` random inputs breaks the contract of a kernel. */
+static bool holds(size_t check, const struct kernel_table *t) {
+    bool good = true;
+    for (int i = 0; i < RUNS && good; i++) {
+        good = checks[check].run(t);
+        good &= release();
+    }
+    return good;
+}
+
+static void test_kernels__keep_their_contracts(void **state) {
+    (void)state;
+    for (int level = 0; level <= (int)kernel_level_best(); level++) {
+        struct kernel_table t;
+        kernel_table_init(&t, (enum kernel_level)level);
+        for (size_t i = 0; i < COUNT_OF(checks); i++)
+            if (!holds(i, &t))
+                fail_msg("%s_%s breaks its contract", checks[i].name, kernel_level_name((enum kernel_level)level));
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- faults */
+
+static struct kernel_table real;
+
+static void nudge(float *x) {
+    *x = *x * 1.001f + 1e-3f;
+}
+
+static void gemm_fault(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
+                       float *y, size_t ldy) {
+    real.gemm(w, row, rows, x, ldx, count, y, ldy);
+    nudge(&y[(count - 1) * ldy + rows - 1]);
+}
+static void rms_norm_fault(const float *x, uint32_t n, const float *weight, float eps, float *y) {
+    real.rms_norm(x, n, weight, eps, y);
+    nudge(&y[n - 1]);
+}
+static void rotate_fault(float *x, uint32_t half, const float *turn, float direction) {
+    real.rotate(x, half, turn, direction);
+    nudge(&x[2 * half - 1]);
+}
+static void hadamard_fault(float *x, uint32_t n) {
+    real.hadamard(x, n);
+    nudge(&x[n - 1]);
+}
+static void fake_e4m3_fault(float *x, size_t count, size_t block) {
+    real.fake_e4m3(x, count, block);
+    nudge(&x[count - 1]);
+}
+static void fake_e2m1_fault(float *x, size_t count, size_t block) {
+    real.fake_e2m1(x, count, block);
+    nudge(&x[count - 1]);
+}
+static void round_bf16_fault(float *x, size_t count) {
+    real.round_bf16(x, count);
+    nudge(&x[count - 1]);
+}
+static void attend_fault(const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,
+                         const float *sink, float scale, float *weights, float *out) {
+    real.attend(q, heads, dim, keys, count, sink, scale, weights, out);
+    nudge(&out[heads * dim - 1]);
+}
+static float index_score_fault(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *key) {
+    float score = real.index_score(q, w, heads, dim, key);
+    nudge(&score);
+    return score;
+}
+static void pool_fault(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,
+                       uint32_t count, uint32_t dim, float *out) {
+    real.pool(values, scores, bias, bias_stride, count, dim, out);
+    nudge(&out[dim - 1]);
+}
+static void hc_weights_fault(float *m, uint32_t streams, const float *scale, const float *base, uint32_t iterations,
+                             float eps, float *post, float *comb) {
+    real.hc_weights(m, streams, scale, base, iterations, eps, post, comb);
+    nudge(&comb[streams * streams - 1]);
+}
+static void hc_collapse_fault(const float *h, uint32_t streams, uint32_t dim, const float *pre, float *x) {
+    real.hc_collapse(h, streams, dim, pre, x);
+    nudge(&x[dim - 1]);
+}
+static void hc_spread_fault(float *h, uint32_t streams, uint32_t dim, const float *y, const float *post,
+                            const float *comb) {
+    real.hc_spread(h, streams, dim, y, post, comb);
+    nudge(&h[streams * dim - 1]);
+}
+static void swiglu_fault(float *gate, const float *up, size_t count, float limit, float weight) {
+    real.swiglu(gate, up, count, limit, weight);
+    nudge(&gate[count - 1]);
+}
+static void axpy_fault(float *y, const float *x, size_t count, float a) {
+    real.axpy(y, x, count, a);
+    nudge(&y[count - 1]);
+}
+
+static void test_kernels__a_fault_is_noticed(void **state) {
+    (void)state;
+    size_t i = 0;
+    kernel_table_init(&real, KERNEL_LEVEL_C);
+#define FAULT(name, returns, parameters)                                                                               \
+    {                                                                                                                  \
+        struct kernel_table t = real;                                                                                  \
+        t.name = name##_fault;                                                                                         \
+        if (holds(i++, &t))                                                                                            \
+            fail_msg("a fault in " #name " goes unnoticed");                                                           \
+    }
+    KERNELS(FAULT)
+#undef FAULT
+}
+
+int main(void) {
+    const char *given = getenv("SONDE_TEST_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)(clock_seconds() * 1e6);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels__keep_their_contracts),
+        cmocka_unit_test(test_kernels__a_fault_is_noticed),
+    };
+    rng_init(&rng, seed);
+    print_message("# SONDE_TEST_SEED=%llu\n", (unsigned long long)seed);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
