@@ -9,14 +9,17 @@
 /* Experts of each row from the table by token id, checked: the table is data of a file. */
 static bool by_token(struct step *st, const struct router *r) {
     struct model *m = st->m;
+    const struct tensor *t = r->by_token_tensor;
     uint32_t k = m->shape->active;
     for (uint32_t row = 0; row < st->rows; row++)
         for (uint32_t j = 0; j < k; j++) {
             int64_t expert = integers_at(&r->by_token, (uint64_t)m->ids[row] * k + j);
             if (expert < 0 || expert >= m->shape->experts) {
                 if (!st->rc)
-                    st->rc = err_set(st->e, SONDE_ERROR_FORMAT, "tensor %s: token %lld has expert %lld, expected 0 to %u",
-                                     r->by_token_name, (long long)m->ids[row], (long long)expert, m->shape->experts - 1);
+                    st->rc = err_set(st->e, SONDE_ERROR_FORMAT,
+                                     "%s: tensor %s: token %lld has expert %lld, expected 0 to %u",
+                                     checkpoint_file(m->checkpoint, t), t->name, (long long)m->ids[row],
+                                     (long long)expert, m->shape->experts - 1);
                 return false;
             }
             m->forced[(size_t)row * k + j] = (int32_t)expert;

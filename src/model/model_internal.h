@@ -47,7 +47,7 @@ struct attention_weights {
 struct router {
     struct matrix gate, bias; /* bias.data NULL: by token id */
     struct integers by_token; /* [V, k] */
-    const char *by_token_name;
+    const struct tensor *by_token_tensor;
 };
 
 struct engram {

@@ -141,8 +141,7 @@ static void bind_experts(struct binder *b, uint32_t index, struct layer *l) {
     matrix(b, "ffn.gate", s->experts, s->hidden, &l->router.gate);
     if (index < s->hash_layers) {
         integers(b, "ffn.gate.tid2eid", 2, (uint64_t[]){s->vocab, s->active}, &l->router.by_token);
-        const struct tensor *t = b->rc ? NULL : checkpoint_find(b->c, b->name);
-        l->router.by_token_name = t ? t->name : "";
+        l->router.by_token_tensor = b->rc ? NULL : checkpoint_find(b->c, b->name);
     } else {
         vector(b, "ffn.gate.bias", s->experts, &l->router.bias);
     }

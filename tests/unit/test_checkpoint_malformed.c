@@ -8,9 +8,9 @@
  *
  * test_checkpoint_malformed --table prints the rows as docs/malformed.md, which a test holds to be that text.
  */
-#include <math.h>
-
 #include "checkpoint_scratch.h"
+
+#include "model/model.h"
 
 enum stage { OPEN, BIND, RUN };
 
@@ -654,57 +654,58 @@ static const struct row rows[] = {
      SONDE_ERROR_FORMAT,
      "DIR/model-00001-of-00001.safetensors: tensor layers.0.ffn.gate.tid2eid: shape [2, 256], expected [256, 2]"},
     {"a scale is NaN", RUN, nan_values, "layers.0.attn.wq_a.scale", NULL, SONDE_ERROR_NUMERIC,
-     "matrix 0: value 0 of row 0 is not finite"},
+     "DIR/model-00001-of-00001.safetensors: tensor layers.0.attn.wq_a.scale: value 0 is not finite"},
     {"an FP8 weight is NaN", RUN, nan_values, "layers.0.attn.wq_a.weight", NULL, SONDE_ERROR_NUMERIC,
-     "matrix 0: value 0 of row 0 is not finite"},
+     "DIR/model-00001-of-00001.safetensors: tensor layers.0.attn.wq_a.weight: value 0 is not finite"},
     {"a BF16 weight is NaN", RUN, nan_values, "head.weight", NULL, SONDE_ERROR_NUMERIC,
-     "matrix 2: value 0 of row 0 is not finite"},
+     "DIR/model-00001-of-00001.safetensors: tensor head.weight: value 0 is not finite"},
+    {"a norm is NaN", RUN, nan_values, "layers.3.attn_norm.weight", NULL, SONDE_ERROR_NUMERIC,
+     "DIR/model-00001-of-00001.safetensors: tensor layers.3.attn_norm.weight: value 0 is not finite"},
+    {"a token is sent to an expert that is not there", RUN, nan_values, "layers.0.ffn.gate.tid2eid", NULL,
+     SONDE_ERROR_FORMAT,
+     "DIR/model-00001-of-00001.safetensors: tensor layers.0.ffn.gate.tid2eid: token 0 has expert -1, expected 0 to 7"},
+    {"the multi-token-prediction block is half there", BIND, header_text, "\"mtp.0.h_proj.weight\"",
+     "\"mtp.0.h_prod.weight\"", SONDE_ERROR_FORMAT, "DIR: tensor mtp.0.h_proj.weight is missing"},
 };
 
 /* --------------------------------------------------------------------------------------- stages */
 
-/* A few of what a model binds, one of each kind. */
-static int bind_some(const struct checkpoint *c, struct matrix m[3], struct sonde_error *e) {
-    struct matrix plain;
-    struct integers ids;
-    int rc = checkpoint_matrix(c, "layers.0.attn.wq_a", 128, 128, &m[0], e);
-    if (!rc)
-        rc = checkpoint_matrix(c, "layers.2.ffn.experts.3.w1", 128, 128, &m[1], e);
-    if (!rc)
-        rc = checkpoint_matrix(c, "head", 256, 128, &m[2], e);
-    if (!rc)
-        rc = checkpoint_plain(c, "layers.0.attn.attn_sink", 1, (uint64_t[]){4}, &plain, e);
-    if (!rc)
-        rc = checkpoint_integers(c, "layers.0.ffn.gate.tid2eid", 2, (uint64_t[]){256, 2}, &ids, e);
-    return rc;
+static void ignore(void *context, uint32_t span, uint64_t position, const float *logits) {
+    (void)context, (void)span, (void)position, (void)logits;
 }
 
-static int run_some(const struct matrix *m, struct sonde_error *e) {
-    float row[128];
-    for (int i = 0; i < 3; i++) {
-        matrix_decode(&m[i], 0, 0, 128, row);
-        for (int k = 0; k < 128; k++)
-            if (!isfinite(row[k]))
-                return err_set(e, SONDE_ERROR_NUMERIC, "matrix %d: value %d of row 0 is not finite", i, k);
-    }
-    return SONDE_OK;
+/* A few tokens through all layers; token 0 among them. */
+static int run(struct model *m, struct sonde_error *e) {
+    static const int32_t ids[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const struct model_outputs outputs = {.logits = ignore};
+    struct model_span span = {.ids = ids, .count = COUNT_OF(ids)};
+    int rc = sequence_open(m, 0, false, &span.sequence, e);
+    if (!rc)
+        rc = model_step(m, &span, 1, &outputs, e);
+    sequence_close(span.sequence);
+    return rc;
 }
 
 /* Goes as far as it gets; *stage is the one that failed. */
 static int reach(const char *directory, enum stage *stage, struct sonde_error *e) {
+    static const struct model_options options = {.precision = SONDE_PRECISION_F32, .rows = 8, .context = 64};
     struct checkpoint *c = NULL;
-    struct matrix m[3];
+    struct model *m = NULL;
+    struct device *d;
+    assert_int_equal(device_cpu_open(&d, NULL), 0);
     *stage = OPEN;
     int rc = checkpoint_open(directory, &c, e);
     if (!rc) {
         *stage = BIND;
-        rc = bind_some(c, m, e);
+        rc = model_open(c, d, &options, &m, e);
     }
     if (!rc) {
         *stage = RUN;
-        rc = run_some(m, e);
+        rc = run(m, e);
     }
+    model_close(m);
     checkpoint_close(c);
+    d->ops->close(d);
     return rc;
 }
 

@@ -1,0 +1,205 @@
+/*
+ * cli.h - what the commands share: flags, errors, output, Ctrl-C, progress, the bundled model.
+ *
+ * A command is one file: a table of flags, a paragraph of help and a function. Flags are parsed, checked
+ * and explained from the table alone, so --help cannot drift from what is accepted.
+ *
+ * Standard output carries the answer and nothing else. Everything said about the work goes to standard
+ * error, errors as one line each that begins with "sonde: ". Exit statuses are enum status.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "base/base.h"
+
+enum status {
+    STATUS_DONE = 0,
+    STATUS_WORLD = 1,         /* a file, the network, memory, bad input */
+    STATUS_USAGE = 2,         /* called wrongly */
+    STATUS_INTERRUPTED = 130, /* Ctrl-C, as shells count it */
+};
+
+/* -------------------------------------------------------------------------------------- flags */
+
+enum flag_kind {
+    FLAG_SWITCH, /* bool; takes no value */
+    FLAG_STRING, /* const char *, borrowed from argv */
+    FLAG_LIST,   /* struct strings; may be repeated; not empty */
+    FLAG_COUNT,  /* uint64_t in [least, most] */
+    FLAG_REAL,   /* float in [low, high] */
+    FLAG_CHOICE, /* int: index of the word in `value`, where '|' separates the words */
+};
+
+#define LIST_MOST 16
+
+struct strings {
+    const char *at[LIST_MOST];
+    size_t count;
+};
+
+/* One flag: --name, and -letter where letter is not 0. `at` is where in the command's option struct the
+ * value goes; `value` names it in the help. */
+struct flag {
+    char letter;
+    const char *name;
+    enum flag_kind kind;
+    size_t at;
+    const char *value;
+    const char *help;
+    uint64_t least, most;
+    float low, high;
+};
+
+struct command {
+    const char *name;
+    const char *operands; /* as usage shows them, "" for none; the first word is named when missing */
+    int operands_least, operands_most;
+    const char *summary; /* half a line, for `sonde help` */
+    const char *about;   /* paragraphs for --help, lines broken by hand */
+    const struct flag *flags;
+    size_t flag_count;
+    int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns enum status */
+};
+
+/* Parses argv[1..argc) into `values`, which holds the defaults, and operands[0..operands_most), NULL where
+ * not given. "--" ends the flags; "--name=value" and "-nVALUE" work too. Returns -1 to go on, else the
+ * status to leave with: --help was answered or a mistake was reported. */
+int flags_parse(const struct command *command, int argc, char **argv, void *values, const char **operands);
+
+/* Says one line on standard error and returns STATUS_USAGE: "sonde: COMMAND: ...; try: sonde COMMAND --help". */
+int usage_error(const char *command, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Of `count` names reached through name(i), the one nearest to `word`; NULL if none is near. */
+const char *nearest_name(const char *word, size_t count, const char *(*name)(const void *context, size_t i),
+                         const void *context);
+
+/* The text of --help. Returns what output_status() says. */
+int command_help(const struct command *command);
+
+extern const struct command command_run, command_chat, command_inspect, command_logits, command_tokenize,
+    command_render, command_parse;
+
+/* ------------------------------------------------------------------- flags that commands share */
+
+struct sampling_flags {
+    bool greedy;
+    float temperature, top_p, min_p, repetition, presence, frequency;
+    uint64_t top_k, seed; /* seed: SEED_RANDOM until given */
+};
+
+#define SEED_RANDOM UINT64_MAX
+
+/* clang-format off */
+#define SAMPLING_DEFAULT {.temperature = 1, .top_p = 1, .repetition = 1, .seed = SEED_RANDOM}
+
+#define SAMPLING_FLAGS(type, member)                                                                                   \
+    {.name = "temp", .kind = FLAG_REAL, .at = offsetof(type, member.temperature), .value = "T", .high = 100,           \
+     .help = "temperature; 0 is greedy (default 1)"},                                                                  \
+    {.name = "top-k", .kind = FLAG_COUNT, .at = offsetof(type, member.top_k), .value = "K", .most = UINT32_MAX,        \
+     .help = "keep the K most likely tokens; 0: all (default)"},                                                       \
+    {.name = "top-p", .kind = FLAG_REAL, .at = offsetof(type, member.top_p), .value = "P", .low = 1e-6f, .high = 1,    \
+     .help = "keep the fewest tokens that reach probability P (default 1)"},                                           \
+    {.name = "min-p", .kind = FLAG_REAL, .at = offsetof(type, member.min_p), .value = "P", .high = 1,                  \
+     .help = "drop tokens less than P times as likely as the best (default 0)"},                                       \
+    {.name = "repetition-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.repetition), .value = "X",           \
+     .low = 1e-3f, .high = 1e3f, .help = "make seen tokens X times less likely (default 1: off)"},                     \
+    {.name = "presence-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.presence), .value = "X",               \
+     .low = -100, .high = 100, .help = "taken off once from the logit of generated tokens"},                           \
+    {.name = "frequency-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.frequency), .value = "X",             \
+     .low = -100, .high = 100, .help = "taken off for every time a token was generated"},                              \
+    {.name = "seed", .kind = FLAG_COUNT, .at = offsetof(type, member.seed), .value = "S", .most = UINT64_MAX - 1,      \
+     .help = "same seed, same text (default: random)"},                                                                \
+    {.name = "greedy", .kind = FLAG_SWITCH, .at = offsetof(type, member.greedy),                                       \
+     .help = "always the most likely token"}
+
+struct model_flags {
+    int precision; /* enum sonde_precision */
+    uint64_t context, chunk;
+};
+
+#define MODEL_DEFAULT {.precision = SONDE_PRECISION_FAST, .chunk = 256}
+
+#define PRECISION_CHOICES "fast|f32|kv|official"
+
+#define CHUNK_FLAG(type, member)                                                                                       \
+    {.name = "chunk", .kind = FLAG_COUNT, .at = offsetof(type, member), .value = "N", .least = 1, .most = 65536,       \
+     .help = "tokens of the prompt computed at once (default 256)"}
+
+#define MODEL_FLAGS(type, member)                                                                                      \
+    {.name = "precision", .kind = FLAG_CHOICE, .at = offsetof(type, member.precision), .value = PRECISION_CHOICES,     \
+     .help = "what is rounded on the way (default fast)"},                                                             \
+    {.name = "context", .kind = FLAG_COUNT, .at = offsetof(type, member.context), .value = "N", .least = 1,            \
+     .most = UINT32_MAX, .help = "most tokens in memory (default: what the model states)"},                            \
+    CHUNK_FLAG(type, member.chunk)
+/* clang-format on */
+
+/* The library's form of the flags; draws a seed if none was given. */
+void sampling_from_flags(struct sampling_flags *flags, struct sonde_sampling *sampling);
+
+/* Opens the model at `path`, the bundled one if NULL, and a session in it. Reports what fails. Returns a
+ * status; on success both are owed back. */
+int model_open_flags(const char *path, const struct model_flags *flags, sonde_model **model, sonde_session **session);
+
+/* A seed nobody chose. */
+uint64_t seed_random(void);
+
+/* Path of the model that comes with the program: $SONDE_MODEL, else models/nano beside the build directory,
+ * else share/sonde/models/nano beside the installed program. Into b. Errors: IO (none found). */
+int bundled_model(struct buf *b, struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------------- output */
+
+/* A descriptor being written to, unbuffered so that text streams. After the first failure nothing more is
+ * written. {.fd = STDOUT_FILENO} is ready for use. */
+struct output {
+    int fd;
+    int why;   /* errno of the failure; 0: none */
+    char last; /* last byte written, 0 before the first */
+};
+
+void output_write(struct output *o, const char *bytes, size_t count);
+void output_buf(struct output *o, struct buf *b); /* writes b and releases it */
+
+/* STATUS_DONE, or STATUS_WORLD once writing failed; then says so, unless it was only that the reader of a
+ * pipe has gone. */
+int output_status(const struct output *o);
+
+/* "sonde: MESSAGE" on standard error; returns STATUS_WORLD. */
+int report(const struct sonde_error *e);
+
+/* "sonde: ..." on standard error, on one line whatever the arguments hold. */
+void notice(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* True where escape sequences are welcome: a terminal that has them, and no NO_COLOR. */
+bool terminal_styles(int fd);
+
+/* "(done/total)" on standard error while it is a terminal and the work takes longer than a blink. */
+struct progress {
+    const char *what;
+    double start, last;
+    bool shown;
+};
+
+void progress_init(struct progress *p, const char *what);
+void progress_step(struct progress *p, uint64_t done, uint64_t total);
+void progress_end(struct progress *p); /* wipes the line */
+
+/* ------------------------------------------------------------------------------------- Ctrl-C */
+
+/* From now on the first Ctrl-C only makes interrupted() true; a second one ends the program as usual. Blocking
+ * calls return EINTR. */
+void interrupt_arm(void);
+void interrupt_disarm(void); /* interrupted() keeps its value until armed again */
+bool interrupted(void);
+
+/* -------------------------------------------------------------------------------------- jsonl */
+
+/* Reads standard input as one JSON object a line, hands each to `line`, and writes the object it returns as
+ * a line, at once. *out is released here. The first bad line ends it: "standard input: line N: ...".
+ * Returns a status. */
+int jsonl_each(int (*line)(void *context, json_t *in, json_t **out, struct sonde_error *e), void *context);
+
+/* The string member `name` of an object. Errors: FORMAT (absent or not a string). */
+int json_text(const json_t *object, const char *name, const char **text, size_t *bytes, struct sonde_error *e);
+
+#endif

@@ -1,0 +1,56 @@
+/* render.c - `sonde render`: conversations to the prompts a V4 model expects, a line of JSON at a time. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+struct render_options {
+    bool jsonl;
+};
+
+/* {"messages": ...} to {"prompt": ...}. */
+static int render_line(void *context, json_t *in, json_t **out, struct sonde_error *e) {
+    (void)context;
+    char *prompt = NULL, *request = json_dumps(in, JSON_COMPACT);
+    size_t length;
+    if (!request)
+        return err_memory(e);
+    int rc = sonde_chat_render(request, strlen(request), &prompt, &length, e);
+    if (!rc) {
+        *out = json_pack("{s:s%}", "prompt", prompt, length);
+        if (!*out)
+            rc = err_memory(e);
+    }
+    free(request);
+    sonde_free(prompt);
+    return rc;
+}
+
+static int render(int argc, char **argv) {
+    struct render_options o = {0};
+    int status = flags_parse(&command_render, argc, argv, &o, NULL);
+    if (status >= 0)
+        return status;
+    if (!o.jsonl)
+        return usage_error("render", "say which form the input has: --jsonl");
+    return jsonl_each(render_line, NULL);
+}
+
+static const struct flag flags[] = {
+    {.name = "jsonl",
+     .kind = FLAG_SWITCH,
+     .at = offsetof(struct render_options, jsonl),
+     .help = "one JSON object a line, in and out"},
+};
+
+const struct command command_render = {
+    .name = "render",
+    .operands = "",
+    .summary = "conversations to prompts",
+    .about = "Reads lines {\"messages\": [...], \"thinking_mode\": \"chat\"|\"thinking\",\n"
+             "\"reasoning_effort\": null|\"high\"|\"max\", \"drop_thinking\": true|false} from standard\n"
+             "input and writes lines {\"prompt\": ...}. All but messages may be left out.",
+    .flags = flags,
+    .flag_count = COUNT_OF(flags),
+    .run = render,
+};

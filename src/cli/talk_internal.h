@@ -1,0 +1,106 @@
+/*
+ * talk_internal.h - conversations: kept as messages, turned into tokens, answered.
+ *
+ * What people type is data. The template of a conversation is rendered over placeholders that stand where
+ * texts will stand, then cut at the special tokens; texts are put in afterwards and encoded as plain text.
+ * So "<think>" typed by a user reaches the model as seven characters, unchanged, and never as a token. The
+ * rendered template holds nothing but the library's own text, so no typed text can collide with a
+ * placeholder.
+ *
+ * What the model wrote is kept as the ids it wrote: decoding and encoding again may give other ids for the
+ * same text, and then a session that already holds the answer could not be extended.
+ */
+#ifndef CLI_TALK_INTERNAL_H
+#define CLI_TALK_INTERNAL_H
+
+#include "cli/cli.h"
+
+enum role { ROLE_USER, ROLE_ASSISTANT };
+
+struct message {
+    enum role role;
+    struct buf text, reasoning;
+    int32_t *ids; /* of an answer's text, as generated; NULL: encode the text */
+    size_t id_count;
+};
+
+enum effort { EFFORT_OFF, EFFORT_ON, EFFORT_HIGH, EFFORT_MAX }; /* how the model is asked to think */
+
+#define EFFORT_CHOICES "off|on|high|max"
+
+struct conversation {
+    struct buf system; /* empty: none */
+    struct message *messages;
+    size_t count, capacity;
+    enum effort effort;
+};
+
+void conversation_release(struct conversation *c);
+void conversation_clear(struct conversation *c); /* forgets messages, keeps system and effort */
+
+/* Appends a message and returns it, to be filled in; NULL when memory is exhausted. Valid until the next
+ * call. */
+struct message *conversation_add(struct conversation *c, enum role role);
+void conversation_drop(struct conversation *c); /* the last message; there is one */
+
+/* The prompt that asks for the next answer, as ids; returned with free(). Errors: FORMAT, MEMORY. */
+int conversation_prompt(const struct conversation *c, const sonde_tokenizer *tokenizer, int32_t **ids, size_t *count,
+                        struct sonde_error *e);
+
+/* The conversation as one line of JSON, in the form `sonde render` reads, and back. Loading replaces
+ * messages, system and effort; on failure c is as it was. Roles are system (first only), user, assistant.
+ * Errors: FORMAT (names the message), MEMORY. */
+int conversation_save(const struct conversation *c, struct buf *b, struct sonde_error *e);
+int conversation_load(struct conversation *c, const char *bytes, size_t count, const char *what, struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------------- answers */
+
+/* Divides a stream of text at "</think>", which may come in pieces. */
+struct splitter {
+    bool thinking;
+    struct buf held; /* reasoning that could be the beginning of the mark */
+};
+
+/* Hands on what is clear by now through show(); finish: nothing more will come. */
+void splitter_push(struct splitter *s, const char *text, size_t bytes, bool finish,
+                   void (*show)(void *context, bool reasoning, const char *text, size_t bytes), void *context);
+
+struct answer {
+    struct buf text, reasoning;
+    struct sonde_generated result;
+    bool thinking; /* the answer ended inside its reasoning */
+};
+
+void answer_release(struct answer *a);
+
+/* Shows a piece of reasoning or text as it comes; nonzero ends the generation. */
+typedef int (*answer_show)(void *context, bool reasoning, const char *text, size_t bytes);
+
+struct answer_request {
+    sonde_session *session;
+    const int32_t *ids; /* the whole prompt; what the session already holds of it is not fed again */
+    size_t count;
+    struct sonde_generation generation; /* its callbacks are set by answer_generate() */
+    bool thinking;                      /* the prompt ended in <think> */
+    answer_show show;
+    void *context;
+};
+
+/* Generates into a, which begins empty. Ctrl-C ends it as if cancelled. Errors: those of sonde_generate(). */
+int answer_generate(const struct answer_request *request, struct answer *a, struct sonde_error *e);
+
+/* Moves an answer into a message of the conversation, with its ids as the session holds them. prompt_count:
+ * tokens of the prompt it followed. */
+int answer_keep(struct answer *a, sonde_session *session, const sonde_tokenizer *tokenizer, size_t prompt_count,
+                struct conversation *c, struct sonde_error *e);
+
+/* Shows reasoning on a terminal: dim where it has styles, between marks where not. */
+struct reasoning_style {
+    struct output *out;
+    bool dim, open;
+};
+
+void reasoning_show(struct reasoning_style *s, const char *text, size_t bytes);
+void reasoning_end(struct reasoning_style *s); /* closes what is open */
+
+#endif

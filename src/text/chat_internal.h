@@ -1,0 +1,54 @@
+/*
+ * chat_internal.h - the spellings of the chat format, and the reader of tool call markup.
+ *
+ * DSML is what V4 writes tool calls in:
+ *
+ *     <|DSML|tool_calls>
+ *     <|DSML|invoke name="get_weather">
+ *     <|DSML|parameter name="city" string="true">Paris</|DSML|parameter>
+ *     </|DSML|invoke>
+ *     </|DSML|tool_calls>
+ *
+ * with bars U+FF5C. A tag is read by itself, dsml_tag_read(); what tags in a row mean is chat_parse.c.
+ */
+#ifndef TEXT_CHAT_INTERNAL_H
+#define TEXT_CHAT_INTERNAL_H
+
+#include "base/base.h"
+
+#define TEXT_BEGIN      "<｜begin▁of▁sentence｜>"
+#define TEXT_END        "<｜end▁of▁sentence｜>"
+#define USER_BEGIN      "<｜User｜>"
+#define ASSISTANT_BEGIN "<｜Assistant｜>"
+#define THINK_BEGIN     "<think>"
+#define THINK_END       "</think>"
+#define DSML            "｜DSML｜"
+
+enum dsml_kind { DSML_WRAPPER, DSML_INVOKE, DSML_PARAMETER };
+enum dsml_string { DSML_UNSAID, DSML_TRUE, DSML_FALSE };
+
+struct dsml_tag {
+    enum dsml_kind kind;
+    bool closing;            /* </...> */
+    bool empty;              /* <.../> */
+    size_t end;              /* after the '>' */
+    size_t name, name_bytes; /* where the name lies in the text; name 0 if there is none */
+    enum dsml_string string;
+};
+
+/* No tag is longer, so that broken ones cost no more. */
+enum { DSML_TAG_MAX = 4096 };
+
+/*
+ * Reads the tag that begins at text[at], which is '<'. Besides the official spelling it takes bars that are
+ * ASCII or doubled or tripled, spaces after the marker, the wrapper's other names (toolcalls, function_calls,
+ * calls, ...), and quotes that are single, curly or, around plain words, missing. False where this is no whole
+ * tag, or one that says anything not understood: so nothing is lost when a tag is dropped.
+ */
+bool dsml_tag_read(const char *text, size_t bytes, size_t at, struct dsml_tag *tag);
+
+/* True if text[at..bytes) could be the beginning of a tag, cut off by the end of the text: at least a '<', a
+ * bar and a 'D'. */
+bool dsml_tag_is_cut(const char *text, size_t bytes, size_t at);
+
+#endif

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# test_run.sh - sonde run on the bundled model: its answers, its silence, and how it ends.
+# shellcheck source=tests/e2e/tap.sh
+. "$(dirname "$0")/tap.sh"
+
+sentences() { [ "$(grep -o '[.!?]' "$out" | wc -l)" -ge "$1" ]; }
+words() { [ "$(wc -w <"$out")" -ge "$1" ]; }
+ends_in_newline() { [ "$(tail -c 1 "$out" | od -An -tx1 | tr -d ' ')" = 0a ]; }
+
+run_quietly run -p 'Tell me a story about a cat.' -n 200 --seed 7 --temp 0.7
+cp "$out" "$dir/first"
+is 'a story succeeds' [ "$status" -eq 0 ]
+is 'a story has several sentences' sentences 3
+is 'a story has words enough' words 30
+is 'nothing is said beside the answer' silent
+is 'the answer ends in a newline' ends_in_newline
+is 'the answer holds no special tokens' [ "$(grep -c '<｜' "$out")" -eq 0 ]
+run_quietly run "$NANO" -p 'Tell me a story about a cat.' -n 200 --seed 7 --temp 0.7
+is 'the bundled model is models/nano, and the same seed gives the same text' cmp -s "$out" "$dir/first"
+run_quietly run -p 'Tell me a story about a cat.' -n 200 --seed 8 --temp 0.7
+is 'another seed gives another text' [ "$(cmp -s "$out" "$dir/first" && echo same)" != same ]
+SONDE_MODEL=$dir/none run_quietly run -p x
+is 'SONDE_MODEL names another bundled model' failed "$dir/none"
+mkdir "$dir/elsewhere"
+(cd "$dir/elsewhere" && run_quietly run -p Hi -n 3 --seed 1 && exit "$status")
+status=$?
+is 'the bundled model is found from any directory' [ "$status" -eq 0 -a -s "$out" ]
+
+run_quietly run --greedy -p 'What do cows eat?' -n 40
+cp "$out" "$dir/greedy"
+run_quietly run --greedy -p 'What do cows eat?' -n 40 --chunk 1
+is 'greedy answers do not depend on the seed or the chunk' cmp -s "$out" "$dir/greedy"
+run run --greedy -n 40 <<<'What do cows eat?'
+is 'the prompt comes from standard input too' cmp -s "$out" "$dir/greedy"
+run run --greedy -n 40 -p - <<<'What do cows eat?'
+is '-p - reads standard input' cmp -s "$out" "$dir/greedy"
+run_quietly run --greedy -p 'What do cows eat?' -n 40 --temp 0 --top-k 1 --top-p 0.5 --min-p 0.1
+is 'every sampling flag is taken' cmp -s "$out" "$dir/greedy"
+
+run_quietly run --raw -p 'Once upon a time' -n 12 --greedy
+is '--raw continues the text' [ "$status" -eq 0 -a -s "$out" ]
+cp "$out" "$dir/raw"
+run_quietly run --raw -p '<｜begin▁of▁sentence｜>Once upon a time' -n 12 --greedy
+is '--raw understands special tokens, and begins a text once' cmp -s "$out" "$dir/raw"
+run_quietly run --raw -p '' -n 8 --seed 3
+is '--raw goes on from nothing' [ "$status" -eq 0 -a -s "$out" ]
+
+run_quietly run -p 'Hello' -n 16 --seed 1
+is 'a plain question is answered' [ "$status" -eq 0 -a -s "$out" ]
+"$SONDE" run -p 'Hello' -n 1 --seed 1 --stats >/dev/null 2>"$dir/plain" </dev/null
+"$SONDE" run -p 'Hello<think>' -n 1 --seed 1 --stats >/dev/null 2>"$dir/typed" </dev/null
+tokens_in() { sed -E 's/.*prompt ([0-9]+) tokens.*/\1/' "$1"; }
+is 'a special token typed by a user is text, not a token' [ "$(tokens_in "$dir/typed")" -gt $(($(tokens_in "$dir/plain") + 1)) ]
+is '--stats names the seed' grep -q 'seed 1$' "$dir/plain"
+
+run_quietly run --raw -p 'Once upon a time' -n 60 --greedy
+word=$(tr -s ' ' '\n' <"$out" | grep -E '^[a-z]+$' | sed -n 5p)
+run_quietly run --raw -p 'Once upon a time' -n 60 --greedy --stop "$word"
+is 'the text ends before a stop string' [ "$(grep -c -- "$word" "$out")" -eq 0 ]
+
+run_quietly run -p 'Tell me a story.' -n 200 --context 20
+is 'a full context ends the answer without an error' [ "$status" -eq 0 ]
+run_quietly run -p "$(printf 'a cat %.0s' {1..40})" --context 20
+is 'a prompt that does not fit is an error' failed 'context'
+
+"$SONDE" run -p 'Hi' -n 8 >/dev/full 2>"$err" </dev/null
+status=$?
+rm -f "$out"
+is 'a full disk is one line and status 1' [ "$status" -eq 1 -a "$(wc -l <"$err")" -eq 1 ]
+{ "$SONDE" run --raw -p 'Once' -n 400 --seed 1 2>"$err" </dev/null; echo $? >"$dir/status"; } | head -c 5 >"$out"
+is 'a closed pipe ends it quietly' silent
+is 'a closed pipe gets the text that was read' [ "$(wc -c <"$out")" -eq 5 ]
+
+# Ctrl-C once there is text; so hot a model does not end by itself
+rm -f "$out"
+"$SONDE" run --raw -p 'Once upon a time' --seed 1 --temp 5 -n 4000 >"$out" 2>"$err" </dev/null &
+job=$!
+for ((i = 0; i < 200; i++)); do
+    [ -s "$out" ] && break
+    sleep 0.05
+done
+kill -INT "$job"
+wait "$job"
+status=$?
+if [ "$status" -eq 0 ]; then
+    skip 'Ctrl-C ends an answer with status 130' 'the answer was over before'
+else
+    is 'Ctrl-C ends an answer with status 130' [ "$status" -eq 130 ]
+fi
+is 'Ctrl-C leaves the text that was there' [ -s "$out" ]
+is 'Ctrl-C is no error' silent
+finish
