@@ -117,6 +117,7 @@ struct sonde_model_info {
     uint64_t weights_bytes; /* of tensor data in the files */
 };
 
+/* What the checkpoint says of itself, into *info. */
 SONDE_API void sonde_model_info(const sonde_model *model, struct sonde_model_info *info);
 
 /* The checkpoint's tokenizer, owned by the model, or NULL. */
@@ -216,7 +217,8 @@ enum sonde_markup {
 };
 
 /* Text of `bytes` bytes (any bytes; those that are not UTF-8 are kept through byte tokens) to ids. No
- * token is added before or after. Errors: MEMORY. */
+ * token is added before or after. Errors: ARGUMENT (more than 2^30 bytes), UNSUPPORTED (a pattern of the tokenizer
+ * backtracks without end on this text), MEMORY. */
 SONDE_API int sonde_tokenizer_encode(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
                                      enum sonde_markup markup, int32_t **ids, size_t *count,
                                      struct sonde_error *error);

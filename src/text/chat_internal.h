@@ -1,5 +1,5 @@
 /*
- * chat_internal.h - the spellings of the chat format, and the reader of tool call markup.
+ * chat_internal.h - the spellings of the chat format, conversations in turns, and the reader of tool call markup.
  *
  * DSML is what V4 writes tool calls in:
  *
@@ -15,6 +15,7 @@
 #define TEXT_CHAT_INTERNAL_H
 
 #include "base/base.h"
+#include "text/json_internal.h"
 
 #define TEXT_BEGIN      "<｜begin▁of▁sentence｜>"
 #define TEXT_END        "<｜end▁of▁sentence｜>"
@@ -23,6 +24,43 @@
 #define THINK_BEGIN     "<think>"
 #define THINK_END       "</think>"
 #define DSML            "｜DSML｜"
+
+/* ------------------------------------------------------------------------------------------- turns */
+
+enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_REMINDER, ROLE_DEVELOPER, ROLE_COUNT };
+
+/* A part of a user turn. */
+struct block {
+    const struct jnode *content; /* string, list of blocks, or NULL for nothing */
+    const struct jnode *call_id; /* of a result */
+    const struct jnode *kind;    /* of a block that is neither text nor result: its "type" */
+    bool result, unknown;
+    size_t order; /* of the call that a result answers */
+};
+
+struct turn {
+    enum role role;
+    const struct jnode *message;
+    size_t index; /* of the message, for messages to the user */
+    const char *task;
+    size_t first, count; /* blocks, for user turns */
+};
+
+/* Nodes belong to the request and must outlive this. */
+struct conversation {
+    struct turn *turns;
+    size_t turn_count;
+    struct block *blocks;
+    size_t block_count, block_cap;
+    struct sonde_error *e;
+};
+
+/* Reads a list of messages; conversation_release() is owed also after a failure. Errors: FORMAT (names message and
+ * field), MEMORY. */
+int conversation_read(const struct jnode *messages, struct conversation *c, struct sonde_error *e);
+void conversation_release(struct conversation *c);
+
+/* ------------------------------------------------------------------------------------------ markup */
 
 enum dsml_kind { DSML_WRAPPER, DSML_INVOKE, DSML_PARAMETER };
 enum dsml_string { DSML_UNSAID, DSML_TRUE, DSML_FALSE };

@@ -7,18 +7,14 @@
  *     <|Assistant|> </think> content [tool calls] EOS                          (chat)
  *
  * The prompt must equal the released encoder's (encoding_dsv4.py) byte for byte, as the model was trained on its
- * output; tests/golden/text/chat.json holds it to that. Three passes:
- *
- *     gather   messages become turns: tool results move into user turns, user messages that follow one another
- *              become one turn
- *     sort     the results of a turn come in the order of the calls they answer
- *     write    turn by turn; what stands between turns depends on what comes next
+ * output; tests/golden/text/chat.json holds it to that. chat_turns.c makes turns of messages; here they are
+ * written one by one, and what stands between turns depends on what comes next.
  *
  * drop_thinking leaves out the reasoning of assistant turns before the last user turn, and developer messages
  * there, but not in a conversation with tools.
  *
  * Where the released encoder raises or prints a Python object, this one is either clear about the field or takes
- * what servers send: content as a list of blocks, content null, arguments "" or not an object (docs/text.md).
+ * what servers send: content as a list of blocks, content null, arguments "" or not an object (docs/formats.md).
  *
  * All that comes out of messages is noted as typed, so that it can be tokenized as text (text.h).
  */
@@ -29,36 +25,10 @@
 #include "text/json_internal.h"
 #include "text/text.h"
 
-enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_REMINDER, ROLE_DEVELOPER, ROLE_COUNT };
-
-static const char *const role_names[ROLE_COUNT] = {"system",          "user",     "assistant", "tool",
-                                                   "latest_reminder", "developer"};
-static const char *const tasks[] = {"action", "query", "authority", "domain", "title", "read_url"};
-
-/* A part of a user turn. */
-struct block {
-    const struct jnode *content; /* string, list of blocks, or NULL for nothing */
-    const struct jnode *call_id; /* of a result */
-    const struct jnode *kind;    /* of a block that is neither text nor result: its "type" */
-    bool result, unknown;
-    size_t order; /* of the call that a result answers */
-};
-
-struct turn {
-    enum role role;
-    const struct jnode *message;
-    size_t index; /* of the message, for messages to the user */
-    const char *task;
-    size_t first, count; /* blocks, for user turns */
-};
-
 struct rendering {
     struct buf out;
     struct buf ranges; /* struct text_range */
-    struct turn *turns;
-    size_t turn_count;
-    struct block *blocks;
-    size_t block_count, block_cap;
+    struct conversation c;
     bool thinking, drop, effort_max;
     struct sonde_error *e;
 };
@@ -127,272 +97,6 @@ static void put_json(struct rendering *r, const struct jnode *node) {
     end_typed(r, &range);
 }
 
-/* ------------------------------------------------------------------------------------------ checks */
-
-static int wrong(struct rendering *r, size_t message, const char *field, const char *expected) {
-    return err_set(r->e, SONDE_ERROR_FORMAT, "messages[%zu].%s: %s is expected", message, field, expected);
-}
-
-static int string_or_absent(struct rendering *r, size_t message, const struct jnode *object, const char *field) {
-    const struct jnode *value = jnode_get(object, field);
-    return !value || value->kind == JNODE_STRING ? SONDE_OK : wrong(r, message, field, "a string");
-}
-
-/* A content that is a string, or a list of blocks each of which is an object with a type; or absent. */
-static int check_content(struct rendering *r, size_t message, const struct jnode *content, const char *field) {
-    if (!content || content->kind == JNODE_STRING)
-        return SONDE_OK;
-    if (content->kind != JNODE_ARRAY)
-        return wrong(r, message, field, "a string or a list of blocks");
-    for (const struct jnode *block = content->first; block; block = block->next) {
-        const struct jnode *text = jnode_get(block, "text"), *type = jnode_get(block, "type");
-        if (block->kind != JNODE_OBJECT || (type && type->kind != JNODE_STRING))
-            return wrong(r, message, field, "a block with a \"type\"");
-        if (text && text->kind != JNODE_STRING)
-            return wrong(r, message, field, "a block whose \"text\" is a string");
-    }
-    return SONDE_OK;
-}
-
-static bool text_is(const struct jnode *node, const char *text) {
-    return jnode_is(node, JNODE_STRING) && node->length == strlen(text) && memcmp(node->text, text, node->length) == 0;
-}
-
-static int read_role(struct rendering *r, size_t index, const struct jnode *message, enum role *role) {
-    const struct jnode *name = jnode_get(message, "role");
-    for (int i = 0; i < ROLE_COUNT; i++)
-        if (text_is(name, role_names[i])) {
-            *role = (enum role)i;
-            return SONDE_OK;
-        }
-    return wrong(r, index, "role", "system, user, assistant, tool, latest_reminder or developer");
-}
-
-static int read_task(struct rendering *r, size_t index, const struct jnode *message, const char **task) {
-    const struct jnode *name = jnode_get(message, "task");
-    *task = NULL;
-    for (size_t i = 0; name && i < COUNT_OF(tasks); i++)
-        if (text_is(name, tasks[i]))
-            *task = tasks[i];
-    return !name || *task ? SONDE_OK : wrong(r, index, "task", "action, query, authority, domain, title or read_url");
-}
-
-static int check_tools(struct rendering *r, size_t index, const struct jnode *message) {
-    const struct jnode *tools = jnode_get(message, "tools");
-    if (!jnode_truth(tools))
-        return SONDE_OK;
-    if (tools->kind != JNODE_ARRAY)
-        return wrong(r, index, "tools", "a list");
-    for (const struct jnode *tool = tools->first; tool; tool = tool->next)
-        if (!jnode_is(jnode_get(tool, "function"), JNODE_OBJECT))
-            return wrong(r, index, "tools", "a \"function\" object in each");
-    return SONDE_OK;
-}
-
-static int check_calls(struct rendering *r, size_t index, const struct jnode *message) {
-    const struct jnode *calls = jnode_get(message, "tool_calls");
-    if (!jnode_truth(calls))
-        return SONDE_OK;
-    if (calls->kind != JNODE_ARRAY)
-        return wrong(r, index, "tool_calls", "a list");
-    for (const struct jnode *call = calls->first; call; call = call->next) {
-        const struct jnode *function = jnode_get(call, "function"), *arguments = jnode_get(function, "arguments");
-        if (!jnode_is(jnode_get(function, "name"), JNODE_STRING))
-            return wrong(r, index, "tool_calls", "a \"function\" with a \"name\" in each");
-        if (arguments && arguments->kind != JNODE_STRING && arguments->kind != JNODE_OBJECT)
-            return wrong(r, index, "tool_calls", "\"arguments\" that are an object or its JSON text");
-    }
-    return SONDE_OK;
-}
-
-static int check_message(struct rendering *r, const struct turn *turn) {
-    const struct jnode *content = jnode_get(turn->message, "content");
-    int rc = check_content(r, turn->index, content, "content");
-    if (!rc && turn->role == ROLE_DEVELOPER && !jnode_truth(content))
-        rc = wrong(r, turn->index, "content", "a text that is not empty");
-    if (!rc && turn->role == ROLE_USER)
-        rc = check_content(r, turn->index, jnode_get(turn->message, "content_blocks"), "content_blocks");
-    if (!rc)
-        rc = string_or_absent(r, turn->index, turn->message, "reasoning_content");
-    if (!rc)
-        rc = check_tools(r, turn->index, turn->message);
-    return rc ? rc : check_calls(r, turn->index, turn->message);
-}
-
-/* ------------------------------------------------------------------------------------------ gather */
-
-static int add_block(struct rendering *r, struct turn *turn, struct block block) {
-    if (r->block_count == r->block_cap) {
-        size_t cap = r->block_cap ? 2 * r->block_cap : 64;
-        struct block *blocks = realloc(r->blocks, cap * sizeof(*blocks));
-        if (!blocks)
-            return err_memory(r->e);
-        r->blocks = blocks;
-        r->block_cap = cap;
-    }
-    r->blocks[r->block_count++] = block;
-    turn->count++;
-    return SONDE_OK;
-}
-
-/* A user message is its blocks, or one block of its content. */
-static int add_user_blocks(struct rendering *r, struct turn *turn, const struct jnode *message, size_t index) {
-    const struct jnode *list = jnode_get(message, "content_blocks"), *content = jnode_get(message, "content");
-    if (!jnode_is(list, JNODE_ARRAY) || !list->count)
-        list = jnode_is(content, JNODE_ARRAY) ? content : NULL;
-    if (!list)
-        return add_block(r, turn, (struct block){.content = content});
-    for (const struct jnode *node = list->first; node; node = node->next) {
-        const struct jnode *type = jnode_get(node, "type");
-        struct block block = {.content = jnode_get(node, "text")};
-        if (text_is(type, "tool_result"))
-            block = (struct block){
-                .result = true, .content = jnode_get(node, "content"), .call_id = jnode_get(node, "tool_use_id")};
-        else if (!text_is(type, "text"))
-            block = (struct block){.unknown = true, .kind = type};
-        int rc = block.result ? check_content(r, index, block.content, "content_blocks") : SONDE_OK;
-        if (!rc)
-            rc = add_block(r, turn, block);
-        if (rc)
-            return rc;
-    }
-    return SONDE_OK;
-}
-
-/* Puts a message into the turn before it where the encoder merges them, or into a turn of its own. A user message
- * that is merged loses its task there, and so it does here. */
-static int gather_message(struct rendering *r, size_t index, const struct jnode *message) {
-    struct turn next = {.message = message, .index = index, .first = r->block_count};
-    int rc =
-        message->kind == JNODE_OBJECT ? read_role(r, index, message, &next.role) : wrong(r, index, "role", "an object");
-    if (!rc)
-        rc = read_task(r, index, message, &next.task);
-    if (!rc)
-        rc = check_message(r, &next);
-    if (rc)
-        return rc;
-    bool result = next.role == ROLE_TOOL;
-    struct turn *last = r->turn_count ? &r->turns[r->turn_count - 1] : NULL;
-    bool merges = last && last->role == ROLE_USER && (result || (next.role == ROLE_USER && !last->task));
-    if (!merges) {
-        last = &r->turns[r->turn_count++];
-        *last = next;
-    }
-    if (result) {
-        last->role = ROLE_USER;
-        last->task = merges ? last->task : NULL;
-        return add_block(r, last,
-                         (struct block){.result = true,
-                                        .content = jnode_get(message, "content"),
-                                        .call_id = jnode_get(message, "tool_call_id")});
-    }
-    return next.role == ROLE_USER ? add_user_blocks(r, last, message, index) : SONDE_OK;
-}
-
-static int gather(struct rendering *r, const struct jnode *messages) {
-    r->turns = malloc((messages->count + 1) * sizeof(*r->turns));
-    if (!r->turns)
-        return err_memory(r->e);
-    size_t index = 0;
-    for (const struct jnode *message = messages->first; message; message = message->next) {
-        int rc = gather_message(r, index++, message);
-        if (rc)
-            return rc;
-    }
-    return SONDE_OK;
-}
-
-/* -------------------------------------------------------------------------------------------- sort */
-
-struct call_order {
-    const struct jnode *id;
-    size_t order;
-};
-
-static int compare_ids(const struct jnode *x, const struct jnode *y) {
-    int order = memcmp(x->text, y->text, x->length < y->length ? x->length : y->length);
-    return order ? order : (x->length > y->length) - (x->length < y->length);
-}
-
-static int compare_calls(const void *a, const void *b) {
-    const struct call_order *x = a, *y = b;
-    int order = compare_ids(x->id, y->id);
-    return order ? order : (x->order > y->order) - (x->order < y->order);
-}
-
-static int compare_blocks(const void *a, const void *b) {
-    const struct block *x = a, *y = b;
-    return x->order != y->order ? (x->order > y->order) - (x->order < y->order) : 0;
-}
-
-/* The order of the call with this id; of equal ids the last counts, and unknown ones are as the first call. */
-static size_t order_of(const struct call_order *calls, size_t count, const struct jnode *id) {
-    if (!jnode_is(id, JNODE_STRING))
-        return 0;
-    size_t low = 0, high = count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (compare_ids(calls[middle].id, id) <= 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low && compare_ids(calls[low - 1].id, id) == 0 ? calls[low - 1].order : 0;
-}
-
-static int read_calls(struct rendering *r, const struct jnode *list, struct call_order **calls, size_t *count) {
-    free(*calls);
-    *count = 0;
-    *calls = malloc((list->count + 1) * sizeof(**calls));
-    if (!*calls)
-        return err_memory(r->e);
-    size_t order = 0;
-    for (const struct jnode *call = list->first; call; call = call->next, order++) {
-        const struct jnode *id = jnode_get(call, "id");
-        if (!jnode_truth(id))
-            id = jnode_get(jnode_get(call, "function"), "id");
-        if (jnode_is(id, JNODE_STRING) && id->length)
-            (*calls)[(*count)++] = (struct call_order){id, order};
-    }
-    qsort(*calls, *count, sizeof(**calls), compare_calls);
-    return SONDE_OK;
-}
-
-/* Sorts the results of a turn among the places where results stand; texts keep theirs. */
-static int sort_turn(struct rendering *r, const struct turn *turn, const struct call_order *calls, size_t count) {
-    struct block *blocks = r->blocks + turn->first, *results = malloc((turn->count + 1) * sizeof(*results));
-    if (!results)
-        return err_memory(r->e);
-    size_t n = 0, k = 0;
-    for (size_t i = 0; i < turn->count; i++)
-        if (blocks[i].result) {
-            results[n] = blocks[i];
-            results[n++].order = order_of(calls, count, blocks[i].call_id) * turn->count + i;
-        }
-    qsort(results, n, sizeof(*results), compare_blocks);
-    for (size_t i = 0; i < turn->count; i++)
-        if (blocks[i].result)
-            blocks[i] = results[k++];
-    free(results);
-    return SONDE_OK;
-}
-
-static int sort_results(struct rendering *r) {
-    struct call_order *calls = NULL;
-    size_t count = 0;
-    int rc = SONDE_OK;
-    for (size_t i = 0; !rc && i < r->turn_count; i++) {
-        const struct turn *turn = &r->turns[i];
-        const struct jnode *list = jnode_get(turn->message, "tool_calls");
-        if (turn->role == ROLE_ASSISTANT && jnode_truth(list))
-            rc = read_calls(r, list, &calls, &count);
-        else if (turn->role == ROLE_USER && turn->count > 1 && count)
-            rc = sort_turn(r, turn, calls, count);
-    }
-    free(calls);
-    return rc;
-}
-
 /* ------------------------------------------------------------------------------------------- write */
 
 /* "[Unsupported image_url]" */
@@ -413,7 +117,7 @@ static void write_content(struct rendering *r, const struct jnode *content) {
     }
     for (const struct jnode *block = content->first; block; block = block->next) {
         const struct jnode *type = jnode_get(block, "type");
-        if (text_is(type, "text"))
+        if (jnode_says(type, "text"))
             put_typed(r, jnode_get(block, "text"));
         else
             write_unknown(r, type);
@@ -424,7 +128,7 @@ static void write_content(struct rendering *r, const struct jnode *content) {
 
 static void write_user(struct rendering *r, const struct turn *turn) {
     for (size_t i = 0; i < turn->count; i++) {
-        const struct block *block = &r->blocks[turn->first + i];
+        const struct block *block = &r->c.blocks[turn->first + i];
         if (i)
             buf_string(&r->out, "\n\n");
         if (block->unknown)
@@ -518,8 +222,8 @@ static int write_calls(struct rendering *r, const struct jnode *calls) {
 
 /* The answer to a task token holds no thinking. */
 static int write_assistant(struct rendering *r, size_t i, size_t last_user) {
-    const struct jnode *message = r->turns[i].message, *calls = jnode_get(message, "tool_calls");
-    bool answers_task = i && r->turns[i - 1].task;
+    const struct jnode *message = r->c.turns[i].message, *calls = jnode_get(message, "tool_calls");
+    bool answers_task = i && r->c.turns[i - 1].task;
     if (r->thinking && !answers_task && (!r->drop || last_user == SIZE_MAX || i > last_user)) {
         put_typed(r, jnode_get(message, "reasoning_content"));
         buf_string(&r->out, THINK_END);
@@ -532,7 +236,7 @@ static int write_assistant(struct rendering *r, size_t i, size_t last_user) {
 }
 
 static int write_turn(struct rendering *r, size_t i, size_t last_user) {
-    const struct turn *turn = &r->turns[i];
+    const struct turn *turn = &r->c.turns[i];
     const struct jnode *content = jnode_get(turn->message, "content");
     switch (turn->role) {
     case ROLE_ASSISTANT:
@@ -556,8 +260,8 @@ static int write_turn(struct rendering *r, size_t i, size_t last_user) {
 
 /* What a turn ends with when the assistant is to speak next: a task's token, or its own and the thinking mark. */
 static void write_transition(struct rendering *r, size_t i, size_t last_user) {
-    const struct turn *turn = &r->turns[i];
-    if (i + 1 < r->turn_count && r->turns[i + 1].role != ROLE_ASSISTANT && r->turns[i + 1].role != ROLE_REMINDER)
+    const struct turn *turn = &r->c.turns[i];
+    if (i + 1 < r->c.turn_count && r->c.turns[i + 1].role != ROLE_ASSISTANT && r->c.turns[i + 1].role != ROLE_REMINDER)
         return;
     bool asks = turn->role == ROLE_USER || turn->role == ROLE_DEVELOPER;
     bool action = turn->task && strcmp(turn->task, "action") == 0;
@@ -572,31 +276,31 @@ static void write_transition(struct rendering *r, size_t i, size_t last_user) {
 
 /* The last turn that asks, or SIZE_MAX. */
 static size_t last_asking(const struct rendering *r) {
-    for (size_t i = r->turn_count; i--;)
-        if (r->turns[i].role == ROLE_USER || r->turns[i].role == ROLE_DEVELOPER)
+    for (size_t i = r->c.turn_count; i--;)
+        if (r->c.turns[i].role == ROLE_USER || r->c.turns[i].role == ROLE_DEVELOPER)
             return i;
     return SIZE_MAX;
 }
 
 static void drop_developers(struct rendering *r) {
     size_t last = last_asking(r), kept = 0;
-    for (size_t i = 0; i < r->turn_count; i++)
-        if (r->turns[i].role != ROLE_DEVELOPER || i == last)
-            r->turns[kept++] = r->turns[i];
-    r->turn_count = kept;
+    for (size_t i = 0; i < r->c.turn_count; i++)
+        if (r->c.turns[i].role != ROLE_DEVELOPER || i == last)
+            r->c.turns[kept++] = r->c.turns[i];
+    r->c.turn_count = kept;
 }
 
 static int write_all(struct rendering *r) {
-    for (size_t i = 0; i < r->turn_count; i++)
-        if (r->turns[i].role != ROLE_USER && jnode_truth(jnode_get(r->turns[i].message, "tools")))
+    for (size_t i = 0; i < r->c.turn_count; i++)
+        if (r->c.turns[i].role != ROLE_USER && jnode_truth(jnode_get(r->c.turns[i].message, "tools")))
             r->drop = false;
     if (r->thinking && r->drop)
         drop_developers(r);
     size_t last_user = last_asking(r);
     buf_string(&r->out, TEXT_BEGIN);
-    if (r->thinking && r->effort_max && r->turn_count)
+    if (r->thinking && r->effort_max && r->c.turn_count)
         buf_string(&r->out, effort_max_text);
-    for (size_t i = 0; i < r->turn_count; i++) {
+    for (size_t i = 0; i < r->c.turn_count; i++) {
         int rc = write_turn(r, i, last_user);
         if (rc)
             return rc;
@@ -616,18 +320,16 @@ static int read_request(struct rendering *r, const struct jnode *request) {
     const struct jnode *drop = jnode_get(request, "drop_thinking"), *messages = jnode_get(request, "messages");
     if (!jnode_is(messages, JNODE_ARRAY))
         return field_error(r->e, "messages", "a list");
-    if (mode && !text_is(mode, "chat") && !text_is(mode, "thinking"))
+    if (mode && !jnode_says(mode, "chat") && !jnode_says(mode, "thinking"))
         return field_error(r->e, "thinking_mode", "\"chat\" or \"thinking\"");
-    if (effort && !text_is(effort, "high") && !text_is(effort, "max"))
+    if (effort && !jnode_says(effort, "high") && !jnode_says(effort, "max"))
         return field_error(r->e, "reasoning_effort", "null, \"high\" or \"max\"");
     if (drop && drop->kind != JNODE_TRUE && drop->kind != JNODE_FALSE)
         return field_error(r->e, "drop_thinking", "true or false");
-    r->thinking = text_is(mode, "thinking");
-    r->effort_max = text_is(effort, "max");
+    r->thinking = jnode_says(mode, "thinking");
+    r->effort_max = jnode_says(effort, "max");
     r->drop = !drop || drop->kind == JNODE_TRUE;
-    int rc = gather(r, messages);
-    if (!rc)
-        rc = sort_results(r);
+    int rc = conversation_read(messages, &r->c, r->e);
     return rc ? rc : write_all(r);
 }
 
@@ -659,8 +361,7 @@ int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *l
     }
     buf_release(&r.out);
     buf_release(&r.ranges);
-    free(r.turns);
-    free(r.blocks);
+    conversation_release(&r.c);
     jtree_release(&tree);
     return rc;
 }

@@ -332,6 +332,10 @@ bool jnode_is(const struct jnode *node, enum jkind kind) {
     return node && node->kind == kind;
 }
 
+bool jnode_says(const struct jnode *node, const char *text) {
+    return jnode_is(node, JNODE_STRING) && node->length == strlen(text) && memcmp(node->text, text, node->length) == 0;
+}
+
 bool jnode_truth(const struct jnode *node) {
     if (!node)
         return false;

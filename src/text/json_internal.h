@@ -43,7 +43,9 @@ const struct jnode *jnode_get(const struct jnode *object, const char *key);
 /* What Python takes for true: neither null, false, 0, "" nor empty; NULL is not. */
 bool jnode_truth(const struct jnode *node);
 
-bool jnode_is(const struct jnode *node, enum jkind kind); /* false for NULL */
+/* A node of that kind, or the string `text`; false for NULL. */
+bool jnode_is(const struct jnode *node, enum jkind kind);
+bool jnode_says(const struct jnode *node, const char *text);
 
 /* json.dumps(ensure_ascii=False), and the same of a string; what is not UTF-8 becomes U+FFFD. */
 void jnode_write(struct buf *b, const struct jnode *node);

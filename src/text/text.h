@@ -2,7 +2,7 @@
  * text.h - from text to token ids and back, from conversations to prompts, from completions to messages.
  *
  * Implements the text half of sonde.h (sonde_tokenizer_*, sonde_decoder_*, sonde_chat_*); docs there and in
- * docs/text.md. This face adds what the library needs inside: a tokenizer from memory, and prompts in which
+ * docs/formats.md. This face adds what the library needs inside: a tokenizer from memory, and prompts in which
  * what people typed stays apart from the markup around it.
  */
 #ifndef TEXT_TEXT_H

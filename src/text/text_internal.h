@@ -51,7 +51,7 @@ int pattern_next(const struct pattern *p, struct matcher *m, const char *text, s
 
 enum { PATTERNS_MAX = 16 };
 
-/* A token's bytes: pool[at .. at + length). at is TOKEN_NONE for ids that name no token. */
+/* A token's bytes: pool[at .. at + length). length is 0 for ids that name no token. */
 struct token {
     uint32_t at, length;
 };

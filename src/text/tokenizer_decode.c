@@ -19,7 +19,7 @@ uint32_t sonde_tokenizer_size(const sonde_tokenizer *tokenizer) {
 }
 
 static int append_token(const sonde_tokenizer *t, int32_t id, struct buf *bytes, struct sonde_error *e) {
-    if (id < 0 || (uint32_t)id >= t->size || t->tokens[id].at == TOKEN_NONE)
+    if (id < 0 || (uint32_t)id >= t->size || !t->tokens[id].length)
         return err_set(e, SONDE_ERROR_ARGUMENT, "%d is not the id of a token", id);
     buf_append(bytes, t->pool + t->tokens[id].at, t->tokens[id].length);
     return bytes->failed ? err_memory(e) : SONDE_OK;

@@ -151,13 +151,9 @@ static int size_tokens(struct opening *o) {
         if (rc)
             return rc;
     }
-    o->t->tokens = malloc(sizeof(*o->t->tokens) * (o->t->size ? o->t->size : 1));
+    o->t->tokens = calloc(o->t->size ? o->t->size : 1, sizeof(*o->t->tokens));
     o->is_added = calloc(o->t->size ? o->t->size : 1, sizeof(*o->is_added));
-    if (!o->t->tokens || !o->is_added)
-        return err_memory(o->e);
-    for (uint32_t id = 0; id < o->t->size; id++)
-        o->t->tokens[id] = (struct token){TOKEN_NONE, 0};
-    return SONDE_OK;
+    return o->t->tokens && o->is_added ? SONDE_OK : err_memory(o->e);
 }
 
 /* A power of two of rows that keeps an open table at most half full. */
@@ -201,7 +197,7 @@ static int open_vocab(struct opening *o) {
         uint32_t id = (uint32_t)json_integer_value(value), at = (uint32_t)o->pool.len;
         if (!*key)
             return err_set(o->e, SONDE_ERROR_FORMAT, "%s: model.vocab: token %u is empty", o->what, id);
-        if (o->t->tokens[id].at != TOKEN_NONE)
+        if (o->t->tokens[id].length)
             return err_set(o->e, SONDE_ERROR_FORMAT, "%s: model.vocab: id %u of \"%s\" belongs to another token too",
                            o->what, id, key);
         bool bytes = append_bytes(&o->pool, key, byte_of);
@@ -297,17 +293,43 @@ static int open_merges(struct opening *o) {
 
 /* ----------------------------------------------------------------------------------- added tokens */
 
-static int compare_added(const void *a, const void *b, void *context) {
-    const struct opening *o = context;
-    const struct token *x = &o->t->tokens[*(const uint32_t *)a], *y = &o->t->tokens[*(const uint32_t *)b];
-    int order = memcmp(o->pool.data + x->at, o->pool.data + y->at, x->length < y->length ? x->length : y->length);
+/* What added tokens are sorted by. */
+struct spelling {
+    const char *text;
+    uint32_t length, id;
+};
+
+static int compare_spellings(const void *a, const void *b) {
+    const struct spelling *x = a, *y = b;
+    int order = memcmp(x->text, y->text, x->length < y->length ? x->length : y->length);
     return order ? order : (x->length > y->length) - (x->length < y->length);
+}
+
+/* Puts the ids of a set in the order of their spellings, all of which must differ. */
+static int sort_added(struct opening *o, struct added *set) {
+    struct spelling *sorted = malloc(sizeof(*sorted) * (set->count + 1));
+    if (!sorted)
+        return err_memory(o->e);
+    for (size_t i = 0; i < set->count; i++) {
+        const struct token *token = &o->t->tokens[set->ids[i]];
+        sorted[i] = (struct spelling){o->pool.data + token->at, token->length, set->ids[i]};
+    }
+    qsort(sorted, set->count, sizeof(*sorted), compare_spellings);
+    int rc = SONDE_OK;
+    for (size_t i = 0; i < set->count; i++) {
+        set->ids[i] = sorted[i].id;
+        if (!rc && i && compare_spellings(&sorted[i - 1], &sorted[i]) == 0)
+            rc = err_set(o->e, SONDE_ERROR_FORMAT, "%s: added_tokens: ids %u and %u have the same content", o->what,
+                         sorted[i - 1].id, sorted[i].id);
+    }
+    free(sorted);
+    return rc;
 }
 
 /* The id must be free, or that of the same spelling in the vocabulary. */
 static int check_added(struct opening *o, size_t i, const char *content, size_t length, uint32_t id) {
     const json_t *in_vocab = strlen(content) == length ? json_object_get(o->vocab, content) : NULL;
-    bool taken = in_vocab ? json_integer_value(in_vocab) != (json_int_t)id : o->t->tokens[id].at != TOKEN_NONE;
+    bool taken = in_vocab ? json_integer_value(in_vocab) != (json_int_t)id : o->t->tokens[id].length > 0;
     if (taken || o->is_added[id])
         return err_set(o->e, SONDE_ERROR_FORMAT, "%s: added_tokens[%zu]: id %u or \"%s\" is already taken", o->what, i,
                        id, content);
@@ -362,15 +384,8 @@ static int open_added(struct opening *o) {
         if (rc)
             return rc;
     }
-    for (int s = 0; s < 2; s++) {
-        struct added *set = &o->t->added[s];
-        qsort_r(set->ids, set->count, sizeof(*set->ids), compare_added, o);
-        for (i = 1; i < set->count; i++)
-            if (compare_added(&set->ids[i - 1], &set->ids[i], o) == 0)
-                return err_set(o->e, SONDE_ERROR_FORMAT, "%s: added_tokens: ids %u and %u have the same content",
-                               o->what, set->ids[i - 1], set->ids[i]);
-    }
-    return SONDE_OK;
+    int rc = sort_added(o, &o->t->added[0]);
+    return rc ? rc : sort_added(o, &o->t->added[1]);
 }
 
 /* --------------------------------------------------------------------------------------- pipeline */
