@@ -47,7 +47,7 @@ struct turn {
 };
 
 /* Nodes belong to the request and must outlive this. */
-struct conversation {
+struct turns {
     struct turn *turns;
     size_t turn_count;
     struct block *blocks;
@@ -55,10 +55,10 @@ struct conversation {
     struct sonde_error *e;
 };
 
-/* Reads a list of messages; conversation_release() is owed also after a failure. Errors: FORMAT (names message and
+/* Reads a list of messages; turns_release() is owed also after a failure. Errors: FORMAT (names message and
  * field), MEMORY. */
-int conversation_read(const struct jnode *messages, struct conversation *c, struct sonde_error *e);
-void conversation_release(struct conversation *c);
+int turns_read(const struct jnode *messages, struct turns *c, struct sonde_error *e);
+void turns_release(struct turns *c);
 
 /* ------------------------------------------------------------------------------------------ markup */
 

@@ -28,7 +28,7 @@
 struct rendering {
     struct buf out;
     struct buf ranges; /* struct text_range */
-    struct conversation c;
+    struct turns c;
     bool thinking, drop, effort_max;
     struct sonde_error *e;
 };
@@ -329,7 +329,7 @@ static int read_request(struct rendering *r, const struct jnode *request) {
     r->thinking = jnode_says(mode, "thinking");
     r->effort_max = jnode_says(effort, "max");
     r->drop = !drop || drop->kind == JNODE_TRUE;
-    int rc = conversation_read(messages, &r->c, r->e);
+    int rc = turns_read(messages, &r->c, r->e);
     return rc ? rc : write_all(r);
 }
 
@@ -361,7 +361,7 @@ int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *l
     }
     buf_release(&r.out);
     buf_release(&r.ranges);
-    conversation_release(&r.c);
+    turns_release(&r.c);
     jtree_release(&tree);
     return rc;
 }

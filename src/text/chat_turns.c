@@ -18,17 +18,17 @@ static const char *const tasks[] = {"action", "query", "authority", "domain", "t
 
 /* ------------------------------------------------------------------------------------------ checks */
 
-static int wrong(struct conversation *c, size_t message, const char *field, const char *expected) {
+static int wrong(struct turns *c, size_t message, const char *field, const char *expected) {
     return err_set(c->e, SONDE_ERROR_FORMAT, "messages[%zu].%s: %s is expected", message, field, expected);
 }
 
-static int string_or_absent(struct conversation *c, size_t message, const struct jnode *object, const char *field) {
+static int string_or_absent(struct turns *c, size_t message, const struct jnode *object, const char *field) {
     const struct jnode *value = jnode_get(object, field);
     return !value || value->kind == JNODE_STRING ? SONDE_OK : wrong(c, message, field, "a string");
 }
 
 /* A content that is a string, or a list of blocks each of which is an object with a type; or absent. */
-static int check_content(struct conversation *c, size_t message, const struct jnode *content, const char *field) {
+static int check_content(struct turns *c, size_t message, const struct jnode *content, const char *field) {
     if (!content || content->kind == JNODE_STRING)
         return SONDE_OK;
     if (content->kind != JNODE_ARRAY)
@@ -43,7 +43,7 @@ static int check_content(struct conversation *c, size_t message, const struct jn
     return SONDE_OK;
 }
 
-static int read_role(struct conversation *c, size_t index, const struct jnode *message, enum role *role) {
+static int read_role(struct turns *c, size_t index, const struct jnode *message, enum role *role) {
     const struct jnode *name = jnode_get(message, "role");
     for (int i = 0; i < ROLE_COUNT; i++)
         if (jnode_says(name, role_names[i])) {
@@ -53,7 +53,7 @@ static int read_role(struct conversation *c, size_t index, const struct jnode *m
     return wrong(c, index, "role", "system, user, assistant, tool, latest_reminder or developer");
 }
 
-static int read_task(struct conversation *c, size_t index, const struct jnode *message, const char **task) {
+static int read_task(struct turns *c, size_t index, const struct jnode *message, const char **task) {
     const struct jnode *name = jnode_get(message, "task");
     *task = NULL;
     for (size_t i = 0; name && i < COUNT_OF(tasks); i++)
@@ -62,7 +62,7 @@ static int read_task(struct conversation *c, size_t index, const struct jnode *m
     return !name || *task ? SONDE_OK : wrong(c, index, "task", "action, query, authority, domain, title or read_url");
 }
 
-static int check_tools(struct conversation *c, size_t index, const struct jnode *message) {
+static int check_tools(struct turns *c, size_t index, const struct jnode *message) {
     const struct jnode *tools = jnode_get(message, "tools");
     if (!jnode_truth(tools))
         return SONDE_OK;
@@ -74,7 +74,7 @@ static int check_tools(struct conversation *c, size_t index, const struct jnode 
     return SONDE_OK;
 }
 
-static int check_calls(struct conversation *c, size_t index, const struct jnode *message) {
+static int check_calls(struct turns *c, size_t index, const struct jnode *message) {
     const struct jnode *calls = jnode_get(message, "tool_calls");
     if (!jnode_truth(calls))
         return SONDE_OK;
@@ -90,7 +90,7 @@ static int check_calls(struct conversation *c, size_t index, const struct jnode 
     return SONDE_OK;
 }
 
-static int check_message(struct conversation *c, const struct turn *turn) {
+static int check_message(struct turns *c, const struct turn *turn) {
     const struct jnode *content = jnode_get(turn->message, "content");
     int rc = check_content(c, turn->index, content, "content");
     if (!rc && turn->role == ROLE_DEVELOPER && !jnode_truth(content))
@@ -106,7 +106,7 @@ static int check_message(struct conversation *c, const struct turn *turn) {
 
 /* ------------------------------------------------------------------------------------------ gather */
 
-static int add_block(struct conversation *c, struct turn *turn, struct block block) {
+static int add_block(struct turns *c, struct turn *turn, struct block block) {
     if (c->block_count == c->block_cap) {
         size_t cap = c->block_cap ? 2 * c->block_cap : 64;
         struct block *blocks = realloc(c->blocks, cap * sizeof(*blocks));
@@ -121,7 +121,7 @@ static int add_block(struct conversation *c, struct turn *turn, struct block blo
 }
 
 /* A user message is its blocks, or one block of its content. */
-static int add_user_blocks(struct conversation *c, struct turn *turn, const struct jnode *message, size_t index) {
+static int add_user_blocks(struct turns *c, struct turn *turn, const struct jnode *message, size_t index) {
     const struct jnode *list = jnode_get(message, "content_blocks"), *content = jnode_get(message, "content");
     if (!jnode_is(list, JNODE_ARRAY) || !list->count)
         list = jnode_is(content, JNODE_ARRAY) ? content : NULL;
@@ -146,7 +146,7 @@ static int add_user_blocks(struct conversation *c, struct turn *turn, const stru
 
 /* Puts a message into the turn before it where the encoder merges them, or into a turn of its own. A user message
  * that is merged loses its task there, and so it does here. */
-static int gather_message(struct conversation *c, size_t index, const struct jnode *message) {
+static int gather_message(struct turns *c, size_t index, const struct jnode *message) {
     struct turn next = {.message = message, .index = index, .first = c->block_count};
     int rc =
         message->kind == JNODE_OBJECT ? read_role(c, index, message, &next.role) : wrong(c, index, "role", "an object");
@@ -174,7 +174,7 @@ static int gather_message(struct conversation *c, size_t index, const struct jno
     return next.role == ROLE_USER ? add_user_blocks(c, last, message, index) : SONDE_OK;
 }
 
-static int gather(struct conversation *c, const struct jnode *messages) {
+static int gather(struct turns *c, const struct jnode *messages) {
     c->turns = malloc((messages->count + 1) * sizeof(*c->turns));
     if (!c->turns)
         return err_memory(c->e);
@@ -225,7 +225,7 @@ static size_t order_of(const struct call_order *calls, size_t count, const struc
     return low && compare_ids(calls[low - 1].id, id) == 0 ? calls[low - 1].order : 0;
 }
 
-static int read_calls(struct conversation *c, const struct jnode *list, struct call_order **calls, size_t *count) {
+static int read_calls(struct turns *c, const struct jnode *list, struct call_order **calls, size_t *count) {
     free(*calls);
     *count = 0;
     *calls = malloc((list->count + 1) * sizeof(**calls));
@@ -244,7 +244,7 @@ static int read_calls(struct conversation *c, const struct jnode *list, struct c
 }
 
 /* Sorts the results of a turn among the places where results stand; texts keep theirs. */
-static int sort_turn(struct conversation *c, const struct turn *turn, const struct call_order *calls, size_t count) {
+static int sort_turn(struct turns *c, const struct turn *turn, const struct call_order *calls, size_t count) {
     struct block *blocks = c->blocks + turn->first, *results = malloc((turn->count + 1) * sizeof(*results));
     if (!results)
         return err_memory(c->e);
@@ -262,7 +262,7 @@ static int sort_turn(struct conversation *c, const struct turn *turn, const stru
     return SONDE_OK;
 }
 
-static int sort_results(struct conversation *c) {
+static int sort_results(struct turns *c) {
     struct call_order *calls = NULL;
     size_t count = 0;
     int rc = SONDE_OK;
@@ -278,14 +278,14 @@ static int sort_results(struct conversation *c) {
     return rc;
 }
 
-int conversation_read(const struct jnode *messages, struct conversation *c, struct sonde_error *e) {
-    *c = (struct conversation){.e = e};
+int turns_read(const struct jnode *messages, struct turns *c, struct sonde_error *e) {
+    *c = (struct turns){.e = e};
     int rc = gather(c, messages);
     return rc ? rc : sort_results(c);
 }
 
-void conversation_release(struct conversation *c) {
+void turns_release(struct turns *c) {
     free(c->turns);
     free(c->blocks);
-    *c = (struct conversation){0};
+    *c = (struct turns){0};
 }
