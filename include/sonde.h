@@ -41,14 +41,14 @@ extern "C" {
 /* ------------------------------------------------------------------------------------- errors */
 
 /* X(name, code, meaning): the one list of what can go wrong. */
-#define SONDE_CODES(X)                                                                             \
-    X(MEMORY, -1, "out of memory")                                                                 \
-    X(IO, -2, "a file or the system refused")                                                      \
-    X(FORMAT, -3, "malformed input")                                                               \
-    X(UNSUPPORTED, -4, "well-formed, but not supported")                                           \
-    X(ARGUMENT, -5, "an argument is out of range")                                                 \
-    X(CONTEXT, -6, "the session's context is full")                                                \
-    X(NUMERIC, -7, "a number that is not finite")                                                  \
+#define SONDE_CODES(X)                                                                                                 \
+    X(MEMORY, -1, "out of memory")                                                                                     \
+    X(IO, -2, "a file or the system refused")                                                                          \
+    X(FORMAT, -3, "malformed input")                                                                                   \
+    X(UNSUPPORTED, -4, "well-formed, but not supported")                                                               \
+    X(ARGUMENT, -5, "an argument is out of range")                                                                     \
+    X(CONTEXT, -6, "the session's context is full")                                                                    \
+    X(NUMERIC, -7, "a number that is not finite")                                                                      \
     X(CANCELLED, -8, "cancelled by the caller")
 
 enum sonde_code {
@@ -220,8 +220,7 @@ enum sonde_markup {
  * token is added before or after. Errors: ARGUMENT (more than 2^30 bytes), UNSUPPORTED (a pattern of the tokenizer
  * backtracks without end on this text), MEMORY. */
 SONDE_API int sonde_tokenizer_encode(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
-                                     enum sonde_markup markup, int32_t **ids, size_t *count,
-                                     struct sonde_error *error);
+                                     enum sonde_markup markup, int32_t **ids, size_t *count, struct sonde_error *error);
 
 /* Ids to text, added tokens included as they are spelled. Bytes that are not UTF-8 come back as U+FFFD.
  * *text is terminated; *bytes may be NULL. Errors: ARGUMENT (an id without a token), MEMORY. */
@@ -239,8 +238,7 @@ SONDE_API int sonde_decoder_push(sonde_decoder *decoder, int32_t id, const char 
                                  struct sonde_error *error);
 
 /* Ends the stream: what was held back, broken characters as U+FFFD. The decoder can be used anew. */
-SONDE_API int sonde_decoder_finish(sonde_decoder *decoder, const char **text, size_t *bytes,
-                                   struct sonde_error *error);
+SONDE_API int sonde_decoder_finish(sonde_decoder *decoder, const char **text, size_t *bytes, struct sonde_error *error);
 
 /* --------------------------------------------------------------------------------------- chat */
 

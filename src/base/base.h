@@ -16,7 +16,7 @@
 #include "sonde.h"
 
 #define PRINTF_LIKE(at, first) __attribute__((format(printf, at, first)))
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT_OF(array)        (sizeof(array) / sizeof((array)[0]))
 
 /* ------------------------------------------------------------------------------------- errors */
 

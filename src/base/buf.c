@@ -85,8 +85,8 @@ int buf_take(struct buf *b, char **data, size_t *length, struct sonde_error *e) 
 
 void *arena_take(struct arena *a, size_t count, size_t size) {
     uint64_t bytes = 0, end = 0;
-    bool fits = size_mul(count, size, &bytes) && size_add(bytes, 63, &bytes) &&
-                size_add(a->used, bytes & ~(uint64_t)63, &end);
+    bool fits =
+        size_mul(count, size, &bytes) && size_add(bytes, 63, &bytes) && size_add(a->used, bytes & ~(uint64_t)63, &end);
     assert(fits);
     (void)fits;
     void *at = a->base ? a->base + a->used : NULL;

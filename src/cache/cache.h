@@ -24,9 +24,9 @@ struct cache_tail_spec {
 };
 
 struct cache_layer_spec {
-    uint32_t window, key;         /* W, C */
-    uint32_t ratio;               /* 0: no entries */
-    uint32_t index_key;           /* Ci; 0: no indexer */
+    uint32_t window, key; /* W, C */
+    uint32_t ratio;       /* 0: no entries */
+    uint32_t index_key;   /* Ci; 0: no indexer */
     struct cache_tail_spec tail, index_tail;
     uint32_t conv_rows, conv_width; /* 0: no Engram */
 };

@@ -16,7 +16,8 @@ static void place_fixed(const struct cache_layer_spec *spec, struct arena *a, st
     layer->conv = arena_take(a, spec->conv_rows, spec->conv_width * sizeof(float));
 }
 
-static void place_growing(const struct cache_layer_spec *spec, uint64_t tokens, struct arena *a, struct cache_layer *layer) {
+static void place_growing(const struct cache_layer_spec *spec, uint64_t tokens, struct arena *a,
+                          struct cache_layer *layer) {
     uint64_t entries = spec->ratio ? tokens / spec->ratio : 0;
     layer->entries = arena_take(a, entries, spec->key * sizeof(float));
     layer->index_keys = arena_take(a, entries, spec->index_key * sizeof(float));

@@ -62,8 +62,9 @@ static json_t *describe_tensor(const struct checkpoint *c, const struct tensor *
     json_t *dims = json_array();
     for (uint32_t i = 0; i < t->rank; i++)
         json_array_append_new(dims, json_integer(INT(t->dims[i])));
-    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", t->name, "dtype", dtype_name(t->dtype), "shape", dims,
-                     "bytes", INT(t->bytes), "file", checkpoint_file(c, t));
+    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", t->name, "dtype",
+                     t->foreign ? t->foreign : dtype_name(t->dtype), "shape", dims, "bytes", INT(t->bytes), "file",
+                     checkpoint_file(c, t));
 }
 
 static json_t *describe_tensors(const struct checkpoint *c) {

@@ -11,6 +11,8 @@ static bool ends_in(const char *name, const char *suffix) {
 /* The numbers of a weight that the tensor stores. */
 static uint64_t parameters(const struct tensor *t) {
     uint64_t stored = t->bytes / dtype_bytes(t->dtype);
+    if (t->foreign) /* nobody knows how many */
+        return 0;
     switch (t->dtype) {
     case DTYPE_F64:
     case DTYPE_F32:

@@ -35,7 +35,8 @@ struct device_attend {
     const float *fresh;   /* [S, C] device: keys of these tokens */
     const float *ring;    /* [W, C] device: keys of earlier tokens, position p in row p % W */
     const float *entries; /* [at least all complete, C] device; NULL if ratio is 0 */
-    const int32_t *chosen, *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
+    const int32_t *chosen,
+        *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
     uint32_t top;
     struct matrix sink; /* [1, N] */
     uint64_t first;     /* position of row 0 */
@@ -46,10 +47,11 @@ struct device_attend {
 
 /* Gated pooling of complete blocks of `ratio` tokens into entries [first_entry, first_entry + count). */
 struct device_pool {
-    const float *values, *scores;           /* [S, width] device: of the new tokens */
-    const float *ring_values, *ring_scores; /* [ring_rows, width] device: earlier tokens, position p in row p % ring_rows */
-    struct matrix bias;                     /* [ratio, width]: added to scores by place in the block */
-    uint64_t first;                         /* position of row 0 of the new tokens */
+    const float *values, *scores; /* [S, width] device: of the new tokens */
+    const float *ring_values,
+        *ring_scores;   /* [ring_rows, width] device: earlier tokens, position p in row p % ring_rows */
+    struct matrix bias; /* [ratio, width]: added to scores by place in the block */
+    uint64_t first;     /* position of row 0 of the new tokens */
     uint64_t first_entry, count;
     uint32_t ratio, ring_rows, width;
     uint32_t dim;     /* of an entry; width is 2 dim when blocks overlap */
@@ -110,16 +112,17 @@ struct device_hyper {
 
 /* Engram: gate = sigmoid(signed sqrt of norm1(key) . norm2(h_j) / sqrt(D)); value_j = gate * value. */
 struct device_engram_gate {
-    const float *key;         /* [S, D] device: of stream j */
-    const float *value;       /* [S, D] device */
-    const float *h;           /* [S, H, D] device */
+    const float *key;                   /* [S, D] device: of stream j */
+    const float *value;                 /* [S, D] device */
+    const float *h;                     /* [S, H, D] device */
     struct matrix key_norm, query_norm; /* [1, D] */
     uint32_t rows, streams, dim, stream;
     float eps;
     float *out; /* [S, H, D] device: stream j is written */
 };
 
-/* Causal depthwise convolution over time of S tokens: out += silu(sum_t kernel[c][t] * x at s - (taps-1-t) * dilation). */
+/* Causal depthwise convolution over time of S tokens: out += silu(sum_t kernel[c][t] * x at s - (taps-1-t) * dilation).
+ */
 struct device_engram_conv {
     const float *x;       /* [S, channels] device */
     const float *ring;    /* [(taps - 1) * dilation, channels] device: earlier tokens, position p in row p % that */
@@ -131,14 +134,14 @@ struct device_engram_conv {
 
 /* The largest step: what reserve() sizes scratch by. */
 struct device_limits {
-    uint32_t rows;       /* S */
-    uint32_t width;      /* most channels of any vector that is normed, quantised or mixed */
-    uint32_t inter;      /* channels inside an expert */
-    uint32_t heads;      /* most heads of any attention */
-    uint32_t pool_rows;  /* most tokens one entry pools: ratio, or twice that where blocks overlap */
-    uint32_t entry;      /* channels of an entry */
-    uint64_t keys;       /* most keys one token attends to */
-    uint64_t scored;     /* most entries one token scores */
+    uint32_t rows;      /* S */
+    uint32_t width;     /* most channels of any vector that is normed, quantised or mixed */
+    uint32_t inter;     /* channels inside an expert */
+    uint32_t heads;     /* most heads of any attention */
+    uint32_t pool_rows; /* most tokens one entry pools: ratio, or twice that where blocks overlap */
+    uint32_t entry;     /* channels of an entry */
+    uint64_t keys;      /* most keys one token attends to */
+    uint64_t scored;    /* most entries one token scores */
     uint32_t experts;
 };
 

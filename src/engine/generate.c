@@ -11,9 +11,9 @@
 
 struct generating {
     const struct sonde_generation *options;
-    struct buf held;  /* text that could begin a stop string */
-    bool stopped;     /* a stop string came */
-    bool cancelled;   /* a callback said so */
+    struct buf held; /* text that could begin a stop string */
+    bool stopped;    /* a stop string came */
+    bool cancelled;  /* a callback said so */
 };
 
 void sonde_generation_default(struct sonde_generation *generation) {
@@ -140,8 +140,9 @@ static int check(const sonde_session *session, size_t count, const struct sonde_
     return SONDE_OK;
 }
 
-int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count, const struct sonde_generation *generation,
-                   struct sonde_generated *result, struct sonde_error *error) {
+int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
+                   const struct sonde_generation *generation, struct sonde_generated *result,
+                   struct sonde_error *error) {
     struct loop l = {.g.options = generation, .session = session};
     uint32_t vocab = checkpoint_shape(session->model->checkpoint)->vocab;
     int rc = check(session, count, generation, error);

@@ -21,10 +21,10 @@ struct sonde_sampler {
     struct sonde_sampling sampling;
     uint32_t vocab;
     struct rng rng;
-    float *logits;                 /* [V] after penalties */
-    struct candidate *candidates;  /* [V] */
-    uint32_t *generated;           /* [V] times drawn */
-    uint8_t *seen;                 /* [V] in the prompt or drawn */
+    float *logits;                /* [V] after penalties */
+    struct candidate *candidates; /* [V] */
+    uint32_t *generated;          /* [V] times drawn */
+    uint8_t *seen;                /* [V] in the prompt or drawn */
 };
 
 void sonde_sampling_default(struct sonde_sampling *sampling) {
@@ -41,7 +41,8 @@ static int check(const struct sonde_sampling *s, struct sonde_error *e) {
         {"temperature", s->temperature, s->temperature >= 0 && isfinite(s->temperature), "0 or more"},
         {"top_p", s->top_p, s->top_p > 0 && s->top_p <= 1, "more than 0, at most 1"},
         {"min_p", s->min_p, s->min_p >= 0 && s->min_p <= 1, "0 to 1"},
-        {"repetition_penalty", s->repetition_penalty, s->repetition_penalty > 0 && isfinite(s->repetition_penalty), "more than 0"},
+        {"repetition_penalty", s->repetition_penalty, s->repetition_penalty > 0 && isfinite(s->repetition_penalty),
+         "more than 0"},
         {"presence_penalty", s->presence_penalty, isfinite(s->presence_penalty), "a finite number"},
         {"frequency_penalty", s->frequency_penalty, isfinite(s->frequency_penalty), "a finite number"},
     };

@@ -73,13 +73,13 @@ static int check(const sonde_session *s, const int32_t *ids, size_t count, struc
         if (ids[i] < 0 || (uint32_t)ids[i] >= vocab)
             return err_set(e, SONDE_ERROR_ARGUMENT, "token id %d, expected 0 to %u", (int)ids[i], vocab - 1);
     if (count > context - length)
-        return err_set(e, SONDE_ERROR_CONTEXT, "%zu more tokens do not fit: %llu of the context's %llu are taken", count,
-                       (unsigned long long)length, (unsigned long long)context);
+        return err_set(e, SONDE_ERROR_CONTEXT, "%zu more tokens do not fit: %llu of the context's %llu are taken",
+                       count, (unsigned long long)length, (unsigned long long)context);
     return SONDE_OK;
 }
 
-int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count, const struct sonde_observer *observer,
-                          struct sonde_error *error) {
+int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
+                          const struct sonde_observer *observer, struct sonde_error *error) {
     static const struct sonde_observer nobody;
     struct observation o = {.session = session, .observer = observer ? observer : &nobody};
     int rc = check(session, ids, count, error);

@@ -18,24 +18,28 @@
 
 /* X(name, returns, parameters): what each does is told below. */
 #define KERNELS(X)                                                                                                     \
-    X(gemm, void, (const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,    \
-                   float *y, size_t ldy))                                                                              \
+    X(gemm, void,                                                                                                      \
+      (const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count, float *y,      \
+       size_t ldy))                                                                                                    \
     X(rms_norm, void, (const float *x, uint32_t n, const float *weight, float eps, float *y))                          \
     X(rotate, void, (float *x, uint32_t half, const float *turn, float direction))                                     \
     X(hadamard, void, (float *x, uint32_t n))                                                                          \
     X(fake_e4m3, void, (float *x, size_t count, size_t block))                                                         \
     X(fake_e2m1, void, (float *x, size_t count, size_t block))                                                         \
     X(round_bf16, void, (float *x, size_t count))                                                                      \
-    X(attend, void, (const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,           \
-                     const float *sink, float scale, float *weights, float *out))                                      \
+    X(attend, void,                                                                                                    \
+      (const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count, const float *sink,      \
+       float scale, float *weights, float *out))                                                                       \
     X(index_score, float, (const float *q, const float *w, uint32_t heads, uint32_t dim, const float *key))            \
-    X(pool, void, (const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,      \
-                   uint32_t count, uint32_t dim, float *out))                                                          \
-    X(hc_weights, void, (float *m, uint32_t streams, const float *scale, const float *base, uint32_t iterations,       \
-                         float eps, float *post, float *comb))                                                         \
+    X(pool, void,                                                                                                      \
+      (const float *const *values, const float *const *scores, const float *bias, size_t bias_stride, uint32_t count,  \
+       uint32_t dim, float *out))                                                                                      \
+    X(hc_weights, void,                                                                                                \
+      (float *m, uint32_t streams, const float *scale, const float *base, uint32_t iterations, float eps, float *post, \
+       float *comb))                                                                                                   \
     X(hc_collapse, void, (const float *h, uint32_t streams, uint32_t dim, const float *pre, float *x))                 \
-    X(hc_spread, void, (float *h, uint32_t streams, uint32_t dim, const float *y, const float *post,                   \
-                        const float *comb))                                                                            \
+    X(hc_spread, void,                                                                                                 \
+      (float *h, uint32_t streams, uint32_t dim, const float *y, const float *post, const float *comb))                \
     X(swiglu, void, (float *gate, const float *up, size_t count, float limit, float weight))                           \
     X(axpy, void, (float *y, const float *x, size_t count, float a))
 

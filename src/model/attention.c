@@ -44,7 +44,8 @@ static void keys(struct step *st, const struct attention_weights *w, const float
     key_store_rounding(st, t->key, st->rows);
 }
 
-static void attend_segment(struct step *st, const struct attention_weights *w, uint32_t index, const struct segment *g) {
+static void attend_segment(struct step *st, const struct attention_weights *w, uint32_t index,
+                           const struct segment *g) {
     const struct shape *s = st->m->shape;
     struct scratch *t = &st->m->scratch;
     struct cache_layer *cache = &g->sequence->layers[index];

@@ -31,7 +31,8 @@ static void trace(struct step *st, uint32_t index) {
     struct model *m = st->m;
     if (!st->outputs->route || index >= m->shape->layers)
         return;
-    st->ops->download(st->d, m->host_experts, m->scratch.experts, (size_t)st->rows * m->shape->active * sizeof(int32_t));
+    st->ops->download(st->d, m->host_experts, m->scratch.experts,
+                      (size_t)st->rows * m->shape->active * sizeof(int32_t));
     st->outputs->route(st->outputs->context, index, st->rows, m->host_experts);
 }
 

@@ -26,7 +26,8 @@ void step_linear(struct step *st, const struct matrix *w, const float *x, uint64
     step_round(st, y, rows * w->rows);
 }
 
-void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps, float *y) {
+void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps,
+               float *y) {
     st->ops->norm(st->d, x, n, (uint32_t)rows, n, w, eps, y, n);
     step_round(st, y, rows * n);
 }
@@ -116,7 +117,8 @@ static int blame(const struct model *m, struct sonde_error *e) {
     if (t)
         return err_set(e, SONDE_ERROR_NUMERIC, "%s: tensor %s: value %llu is not finite",
                        checkpoint_file(m->checkpoint, t), t->name, (unsigned long long)where);
-    return err_set(e, SONDE_ERROR_NUMERIC, "the forward pass overflowed: a result is not finite, though every weight is");
+    return err_set(e, SONDE_ERROR_NUMERIC,
+                   "the forward pass overflowed: a result is not finite, though every weight is");
 }
 
 static int check(const struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e) {
@@ -125,14 +127,16 @@ static int check(const struct model *m, const struct model_span *spans, uint32_t
         const struct model_span *span = &spans[i];
         rows += span->count;
         if (span->count == 0 || rows > m->rows)
-            return err_set(e, SONDE_ERROR_ARGUMENT, "a step of %llu tokens, expected 1 to %u", (unsigned long long)rows, m->rows);
+            return err_set(e, SONDE_ERROR_ARGUMENT, "a step of %llu tokens, expected 1 to %u", (unsigned long long)rows,
+                           m->rows);
         if (span->count > span->sequence->context - span->sequence->length)
             return err_set(e, SONDE_ERROR_CONTEXT, "%llu tokens and %u more do not fit a context of %llu",
                            (unsigned long long)span->sequence->length, span->count,
                            (unsigned long long)span->sequence->context);
         for (uint32_t j = 0; j < span->count; j++)
             if (span->ids[j] < 0 || (uint32_t)span->ids[j] >= m->shape->vocab)
-                return err_set(e, SONDE_ERROR_ARGUMENT, "token id %d, expected 0 to %u", (int)span->ids[j], m->shape->vocab - 1);
+                return err_set(e, SONDE_ERROR_ARGUMENT, "token id %d, expected 0 to %u", (int)span->ids[j],
+                               m->shape->vocab - 1);
     }
     return SONDE_OK;
 }
@@ -155,8 +159,13 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
     int rc = check(m, spans, count, e);
     if (rc || count == 0)
         return rc;
-    struct step st = {.m = m, .ops = m->device->ops, .d = m->device, .segments = m->segments, .segment_count = count,
-                      .outputs = outputs ? outputs : &nowhere, .e = e};
+    struct step st = {.m = m,
+                      .ops = m->device->ops,
+                      .d = m->device,
+                      .segments = m->segments,
+                      .segment_count = count,
+                      .outputs = outputs ? outputs : &nowhere,
+                      .e = e};
     begin(&st, spans, count);
     step_positions(&st);
     embed(&st);

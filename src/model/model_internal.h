@@ -58,7 +58,7 @@ struct engram {
     struct matrix table;             /* [sum of sizes, width / heads] */
     struct matrix value, value_bias; /* [D, hidden], [1, D] */
     struct matrix *keys, *key_biases, *key_norms, *query_norms, *conv_norms; /* [H] each */
-    struct matrix conv;              /* [H D, taps] */
+    struct matrix conv;                                                      /* [H D, taps] */
 };
 
 struct layer {
@@ -86,29 +86,29 @@ enum { LOGIT_ROWS = 8 }; /* rows of logits computed at once */
 
 /* Device memory of one step; S = model.rows. */
 struct scratch {
-    float *h;                        /* [S, H, D] residual streams */
-    float *x;                        /* [S, D] collapsed, then normed */
-    float *post, *comb;              /* [S, H], [S, H, H] */
-    float *y;                        /* [S, D] output of a sublayer */
-    float *rounded;                  /* [S, widest input]: a quantised copy */
-    float *q_latent;                 /* [S, R] */
-    float *q;                        /* [S, N, C] */
-    float *key;                      /* [S, C] */
-    float *attended;                 /* [S, N, C] */
-    float *low;                      /* [S, G rank] */
-    float *pool_values, *pool_scores;/* [S, widest compressor] */
-    float *index_q, *index_w;        /* [S, Hi, Ci], [S, Hi] */
-    int32_t *chosen, *counts;        /* [S, top], [S] */
-    float *router;                   /* [S, E] */
-    int32_t *experts;                /* [S, k] */
-    float *expert_weights;           /* [S, k] */
-    float *turns, *turns_compressed; /* [S, rope / 2, 2] of the rows' positions, by either frequency set */
-    float *turns_entries;            /* [S, rope / 2, 2] of entries' positions */
-    float *engram_rows;              /* [S, hidden of Engram] */
-    float *engram_key, *engram_value;/* [S, D] */
-    float *engram_out, *engram_conv; /* [S, H, D] */
-    float *previous;                 /* [S, H, D]: multi-token prediction's input residual */
-    float *logits;                   /* [LOGIT_ROWS, V] */
+    float *h;                         /* [S, H, D] residual streams */
+    float *x;                         /* [S, D] collapsed, then normed */
+    float *post, *comb;               /* [S, H], [S, H, H] */
+    float *y;                         /* [S, D] output of a sublayer */
+    float *rounded;                   /* [S, widest input]: a quantised copy */
+    float *q_latent;                  /* [S, R] */
+    float *q;                         /* [S, N, C] */
+    float *key;                       /* [S, C] */
+    float *attended;                  /* [S, N, C] */
+    float *low;                       /* [S, G rank] */
+    float *pool_values, *pool_scores; /* [S, widest compressor] */
+    float *index_q, *index_w;         /* [S, Hi, Ci], [S, Hi] */
+    int32_t *chosen, *counts;         /* [S, top], [S] */
+    float *router;                    /* [S, E] */
+    int32_t *experts;                 /* [S, k] */
+    float *expert_weights;            /* [S, k] */
+    float *turns, *turns_compressed;  /* [S, rope / 2, 2] of the rows' positions, by either frequency set */
+    float *turns_entries;             /* [S, rope / 2, 2] of entries' positions */
+    float *engram_rows;               /* [S, hidden of Engram] */
+    float *engram_key, *engram_value; /* [S, D] */
+    float *engram_out, *engram_conv;  /* [S, H, D] */
+    float *previous;                  /* [S, H, D]: multi-token prediction's input residual */
+    float *logits;                    /* [LOGIT_ROWS, V] */
 };
 
 struct model {
@@ -122,9 +122,9 @@ struct model {
     struct matrix embed, head, norm;
     struct hyper_weights hc_head;
     struct layer *layers;
-    struct mtp *mtp; /* NULL: none */
-    struct cache_layer_spec *specs; /* [layers + 1 if mtp] */
-    uint32_t blocks;                /* of specs */
+    struct mtp *mtp;                         /* NULL: none */
+    struct cache_layer_spec *specs;          /* [layers + 1 if mtp] */
+    uint32_t blocks;                         /* of specs */
     float *frequency, *frequency_compressed; /* [rope / 2] host */
 
     struct scratch scratch;
@@ -132,11 +132,11 @@ struct model {
     size_t memory_bytes;
 
     /* host scratch of one step */
-    uint64_t *positions;             /* [S] */
-    int64_t *ids, *engram_ids;       /* [S], [S, columns] */
-    int32_t *forced;                 /* [S, k] */
-    float *host_logits, *host_layer; /* [LOGIT_ROWS, V], [S, H, D] */
-    int32_t *host_experts;           /* [S, k] */
+    uint64_t *positions;                     /* [S] */
+    int64_t *ids, *engram_ids;               /* [S], [S, columns] */
+    int32_t *forced;                         /* [S, k] */
+    float *host_logits, *host_layer;         /* [LOGIT_ROWS, V], [S, H, D] */
+    int32_t *host_experts;                   /* [S, k] */
     struct segment *segments, *mtp_segments; /* [S] each: of the step in work */
 };
 

@@ -72,7 +72,8 @@ static void emit(struct step *st, const struct step *main) {
 /* Runs the block for those sequences of the step that want it. Destroys h. */
 void mtp_run(struct step *st) {
     struct model *m = st->m;
-    struct step pairs = {.m = m, .ops = st->ops, .d = st->d, .segments = m->mtp_segments, .outputs = st->outputs, .e = st->e};
+    struct step pairs = {
+        .m = m, .ops = st->ops, .d = st->d, .segments = m->mtp_segments, .outputs = st->outputs, .e = st->e};
     pair_up(st, &pairs, m->mtp_segments);
     if (!pairs.rows)
         return;

@@ -104,7 +104,10 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
 /* Most entries any token attends to beside its window, and most it scores. */
 static struct device_limits limits_of(const struct model *m) {
     const struct shape *s = m->shape;
-    struct device_limits l = {.rows = m->rows, .heads = s->heads, .experts = s->experts, .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
+    struct device_limits l = {.rows = m->rows,
+                              .heads = s->heads,
+                              .experts = s->experts,
+                              .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
     uint64_t width = max_u64((uint64_t)s->streams * s->hidden, (uint64_t)s->q_rank);
     width = max_u64(max_u64(width, s->head_dim), max_u64(s->experts, s->heads));
     l.width = (uint32_t)max_u64(width, s->inter);
@@ -136,8 +139,8 @@ static int allocate_host(struct model *m, struct sonde_error *e) {
     m->frequency = calloc(s->rope_dim / 2 + 1, sizeof(float));
     m->frequency_compressed = calloc(s->rope_dim / 2 + 1, sizeof(float));
     m->specs = layer_specs(s, m->blocks);
-    if (!m->positions || !m->ids || !m->engram_ids || !m->forced || !m->host_logits || !m->host_layer || !m->host_experts ||
-        !m->segments || !m->mtp_segments || !m->frequency || !m->frequency_compressed || !m->specs)
+    if (!m->positions || !m->ids || !m->engram_ids || !m->forced || !m->host_logits || !m->host_layer ||
+        !m->host_experts || !m->segments || !m->mtp_segments || !m->frequency || !m->frequency_compressed || !m->specs)
         return err_memory(e);
     rotary_frequencies(s->rope_dim, s->rope_theta, NULL, m->frequency);
     rotary_frequencies(s->rope_dim, s->compress_theta, s->yarn.factor > 0 ? &s->yarn : NULL, m->frequency_compressed);
@@ -201,8 +204,9 @@ void model_close(struct model *m) {
     weights_release(m);
     if (m->memory)
         m->device->ops->release(m->device, m->memory, m->memory_bytes);
-    void *owned[] = {m->positions, m->ids, m->engram_ids, m->forced, m->host_logits, m->host_layer, m->host_experts,
-                     m->segments, m->mtp_segments, m->frequency, m->frequency_compressed, m->specs};
+    void *owned[] = {m->positions,    m->ids,        m->engram_ids,           m->forced,
+                     m->host_logits,  m->host_layer, m->host_experts,         m->segments,
+                     m->mtp_segments, m->frequency,  m->frequency_compressed, m->specs};
     for (size_t i = 0; i < COUNT_OF(owned); i++)
         free(owned[i]);
     free(m);

@@ -266,9 +266,11 @@ bool layer_has_engram(const struct shape *s, uint32_t layer) {
 static int check_shape(const struct model *m, struct sonde_error *e) {
     const struct shape *s = m->shape;
     if (s->streams > HC_MAX_STREAMS)
-        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field hc_mult is %u, expected at most %d", s->streams, HC_MAX_STREAMS);
+        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field hc_mult is %u, expected at most %d", s->streams,
+                       HC_MAX_STREAMS);
     if (s->engram.count && s->engram.taps > 64)
-        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field engram.kernel_size is %u, expected at most 64", s->engram.taps);
+        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field engram.kernel_size is %u, expected at most 64",
+                       s->engram.taps);
     return SONDE_OK;
 }
 
@@ -290,7 +292,8 @@ static void release_layer(struct layer *l) {
     free(l->experts);
     if (l->engram) {
         struct engram *g = l->engram;
-        void *owned[] = {g->multipliers, g->sizes, g->offsets, g->keys, g->key_biases, g->key_norms, g->query_norms, g->conv_norms};
+        void *owned[] = {g->multipliers, g->sizes,     g->offsets,     g->keys,
+                         g->key_biases,  g->key_norms, g->query_norms, g->conv_norms};
         for (size_t i = 0; i < COUNT_OF(owned); i++)
             free(owned[i]);
         free(g);

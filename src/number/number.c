@@ -44,7 +44,8 @@ float f16_decode(uint16_t h) {
 
 /* The eight codes of one exponent: p, p (1 + 1/8) ... */
 #define E4M3_ROW(s, p)                                                                                                 \
-    s(p), s(1.125f * (p)), s(1.25f * (p)), s(1.375f * (p)), s(1.5f * (p)), s(1.625f * (p)), s(1.75f * (p)), s(1.875f * (p))
+    s(p), s(1.125f * (p)), s(1.25f * (p)), s(1.375f * (p)), s(1.5f * (p)), s(1.625f * (p)), s(1.75f * (p)),            \
+        s(1.875f * (p))
 #define E4M3_HALF(s)                                                                                                   \
     s 0.0f, s 0x1p-9f, s 0x2p-9f, s 0x3p-9f, s 0x4p-9f, s 0x5p-9f, s 0x6p-9f, s 0x7p-9f, E4M3_ROW(s, 0x1p-6f),         \
         E4M3_ROW(s, 0x1p-5f), E4M3_ROW(s, 0x1p-4f), E4M3_ROW(s, 0x1p-3f), E4M3_ROW(s, 0x1p-2f), E4M3_ROW(s, 0x1p-1f),  \
@@ -192,7 +193,8 @@ void matrix_decode(const struct matrix *m, uint32_t row, uint32_t col, uint32_t 
 }
 
 uint64_t matrix_bytes(const struct matrix *m) {
-    static const uint8_t bits[] = {[FORMAT_F32] = 32, [FORMAT_BF16] = 16, [FORMAT_F16] = 16, [FORMAT_FP8] = 8, [FORMAT_FP4] = 4};
+    static const uint8_t bits[] = {
+        [FORMAT_F32] = 32, [FORMAT_BF16] = 16, [FORMAT_F16] = 16, [FORMAT_FP8] = 8, [FORMAT_FP4] = 4};
     static const uint8_t scale_bytes[] = {[SCALE_NONE] = 0, [SCALE_E8M0] = 1, [SCALE_F32] = 4};
     uint64_t scale_rows = m->block_rows ? (m->rows + m->block_rows - 1) / m->block_rows : 0;
     return (uint64_t)m->rows * m->cols * bits[m->format] / 8 +

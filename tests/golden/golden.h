@@ -25,13 +25,13 @@ struct golden {
     struct sequence *sequence;
     const struct shape *shape;
     const int32_t *ids;
-    size_t residual;     /* H D */
-    float *logits;       /* [272, V] */
-    float *mtp;          /* [272, V] */
-    float *layers;       /* [GOLDEN_LAYERS, 272, H D] */
-    int32_t *routes;     /* [GOLDEN_LAYERS, 272, k] */
-    uint32_t keep;       /* the span whose results are kept */
-    bool trace;          /* keep layers and routes of the next runs, which must begin at position 0 */
+    size_t residual; /* H D */
+    float *logits;   /* [272, V] */
+    float *mtp;      /* [272, V] */
+    float *layers;   /* [GOLDEN_LAYERS, 272, H D] */
+    int32_t *routes; /* [GOLDEN_LAYERS, 272, k] */
+    uint32_t keep;   /* the span whose results are kept */
+    bool trace;      /* keep layers and routes of the next runs, which must begin at position 0 */
 };
 
 /* Opens a case at a precision; fails the test when it cannot. rows: most tokens of a step. */

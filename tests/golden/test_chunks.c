@@ -79,7 +79,8 @@ static void test_batch__sequences_do_not_touch(void **state) {
     golden_feed(&parts, whole.ids, 0, 7, 7);
     for (uint32_t at = 7, there = 0; at < GOLDEN_TOKENS; at += 53, there += 29) {
         uint32_t n = GOLDEN_TOKENS - at < 53 ? GOLDEN_TOKENS - at : 53;
-        struct model_span spans[] = {{other, whole.ids + 100 + there, 29, false}, {parts.sequence, whole.ids + at, n, true}};
+        struct model_span spans[] = {{other, whole.ids + 100 + there, 29, false},
+                                     {parts.sequence, whole.ids + at, n, true}};
         golden_step(&parts, spans, 2, 1);
     }
     compare("batched", 2);

@@ -162,7 +162,8 @@ static int table(void) {
     puts("| --- | --- | --- | --- | --- | --- | --- |");
     for (int i = 0; i < GOLDEN_CASES; i++)
         for (int p = 0; p < 2; p++) {
-            struct verdict v = judge(golden_cases[i], p ? SONDE_PRECISION_OFFICIAL : SONDE_PRECISION_KV, p ? "official" : "kv");
+            struct verdict v =
+                judge(golden_cases[i], p ? SONDE_PRECISION_OFFICIAL : SONDE_PRECISION_KV, p ? "official" : "kv");
             printf("| %s | %s | %.2e | %.2e | %.1f %% | %.1f %% |", golden_cases[i], p ? "official" : "kv", v.median,
                    v.allowed_median, 100 * v.agree, 100 * v.allowed_agree);
             for (uint32_t n = 0; n < v.layer_count; n++)
@@ -173,7 +174,8 @@ static int table(void) {
 }
 
 /* a string literal is not const where cmocka wants it */
-#define CASE(test, name) {name ": " #test, test, NULL, NULL, (void *)(uintptr_t)name}
+#define CASE(test, name)                                                                                               \
+    { name ": " #test, test, NULL, NULL, (void *)(uintptr_t)name }
 #define CASES(name)                                                                                                    \
     CASE(test_f32__logits_are_the_oracles, name), CASE(test_f32__layers_are_the_oracles, name),                        \
         CASE(test_f32__routes_are_the_oracles, name), CASE(test_f32__predictions_are_the_oracles, name),               \

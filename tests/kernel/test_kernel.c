@@ -267,7 +267,8 @@ static bool check_index_score(const struct kernel_table *t) {
 
 static bool check_pool(const struct kernel_table *t) {
     uint32_t rows = up_to(20), dim = up_to(50), missing = up_to(rows) - 1;
-    float *values = floats((size_t)rows * dim), *scores = floats((size_t)rows * dim), *bias = floats((size_t)rows * dim);
+    float *values = floats((size_t)rows * dim), *scores = floats((size_t)rows * dim),
+          *bias = floats((size_t)rows * dim);
     float *out = floats(dim);
     const float *v[20], *s[20];
     bool good = true;
@@ -299,7 +300,8 @@ static double logistic(double x) {
 
 static bool check_hc_weights(const struct kernel_table *t) {
     uint32_t n = up_to(6), mixes = (2 + n) * n, iterations = up_to(20);
-    float *m = floats(mixes), *scale = floats(3), *base = floats(mixes), *post = floats(n), *comb = floats((size_t)n * n);
+    float *m = floats(mixes), *scale = floats(3), *base = floats(mixes), *post = floats(n),
+          *comb = floats((size_t)n * n);
     double want[36], eps = (double)1e-6f;
     float raw[48];
     bool good = true;
@@ -351,7 +353,8 @@ static bool check_hc_collapse(const struct kernel_table *t) {
 
 static bool check_hc_spread(const struct kernel_table *t) {
     uint32_t n = up_to(8), dim = up_to(70);
-    float *h = floats((size_t)n * dim), *y = floats(dim), *post = floats(n), *comb = floats((size_t)n * n), before[8 * 70];
+    float *h = floats((size_t)n * dim), *y = floats(dim), *post = floats(n), *comb = floats((size_t)n * n),
+          before[8 * 70];
     bool good = true;
     memcpy(before, h, (size_t)n * dim * sizeof(float));
     t->hc_spread(h, n, dim, y, post, comb);

@@ -262,8 +262,9 @@ static struct sonde_generated generate(struct sonde_generation *g, struct answer
     *a = (struct answer){.stop_after = a->stop_after};
     g->context = a;
     g->text = take;
-    assert_int_equal(sonde_tokenizer_encode(sonde_model_tokenizer(nano), prompt, strlen(prompt), SONDE_MARKUP_TOKENS, &ids,
-                                            &count, &e), 0);
+    assert_int_equal(sonde_tokenizer_encode(sonde_model_tokenizer(nano), prompt, strlen(prompt), SONDE_MARKUP_TOKENS,
+                                            &ids, &count, &e),
+                     0);
     if (sonde_generate(s, ids, count, g, &result, &e))
         fail_msg("%s", e.message);
     sonde_free(ids);
@@ -291,8 +292,9 @@ static void test_generate__is_the_loop_by_hand(void **state) {
     sonde_session *s = session(nano, 0, 0);
     sonde_sampler *x;
     int32_t drawn[60];
-    assert_int_equal(sonde_tokenizer_encode(sonde_model_tokenizer(nano), prompt, strlen(prompt), SONDE_MARKUP_TOKENS, &ids,
-                                            &count, NULL), 0);
+    assert_int_equal(sonde_tokenizer_encode(sonde_model_tokenizer(nano), prompt, strlen(prompt), SONDE_MARKUP_TOKENS,
+                                            &ids, &count, NULL),
+                     0);
     assert_int_equal(sonde_sampler_open(&g.sampling, 4096, &x, NULL), 0);
     assert_int_equal(sonde_session_feed(s, ids, count, NULL), 0);
     for (int i = 0; i < 60; i++) {

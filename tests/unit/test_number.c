@@ -204,8 +204,15 @@ static void test_matrix__decodes_every_format_at_any_place(void **state) {
         codes[i] = e4m3_encode((float)(i + 1));
     for (int i = 0; i < 6; i++)
         scales[i] = (uint8_t)(127 + i);
-    struct matrix m = {.format = FORMAT_FP8, .rows = 3, .cols = 5, .data = codes, .scale_format = SCALE_E8M0,
-                       .scale = scales, .block_rows = 2, .block_cols = 2, .scale_cols = 3};
+    struct matrix m = {.format = FORMAT_FP8,
+                       .rows = 3,
+                       .cols = 5,
+                       .data = codes,
+                       .scale_format = SCALE_E8M0,
+                       .scale = scales,
+                       .block_rows = 2,
+                       .block_cols = 2,
+                       .scale_cols = 3};
     float out[4];
     matrix_decode(&m, 2, 1, 4, out);
     const float want[] = {12 * 8, 13 * 16, 14 * 16, 15 * 32};
@@ -221,8 +228,15 @@ static void test_matrix__decodes_every_format_at_any_place(void **state) {
     /* 2 x 64 FP4, blocks of 32: even column in the low nibble */
     uint8_t packed[64] = {0}, fine[4] = {127, 128, 126, 129};
     packed[32 + 16] = 0x2 | 0xf << 4; /* row 1, columns 32 and 33: 1.0, -6.0 */
-    struct matrix f = {.format = FORMAT_FP4, .rows = 2, .cols = 64, .data = packed, .scale_format = SCALE_E8M0,
-                       .scale = fine, .block_rows = 1, .block_cols = 32, .scale_cols = 2};
+    struct matrix f = {.format = FORMAT_FP4,
+                       .rows = 2,
+                       .cols = 64,
+                       .data = packed,
+                       .scale_format = SCALE_E8M0,
+                       .scale = fine,
+                       .block_rows = 1,
+                       .block_cols = 32,
+                       .scale_cols = 2};
     matrix_decode(&f, 1, 30, 4, out);
     const float four[] = {0, 0, 4, -24};
     assert_memory_equal(out, four, sizeof(four));

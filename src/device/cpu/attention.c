@@ -119,7 +119,8 @@ void cpu_select(struct device *d, const struct device_select *s) {
         const float *q = s->q + (size_t)r * s->heads * s->dim, *w = s->w + (size_t)r * s->heads;
         if (n > s->top) {
             for (uint64_t i = 0; i < n; i++)
-                cpu->order[i] = rank_key(cpu->kernels.index_score(q, w, s->heads, s->dim, s->keys + i * s->dim), (uint32_t)i);
+                cpu->order[i] =
+                    rank_key(cpu->kernels.index_score(q, w, s->heads, s->dim, s->keys + i * s->dim), (uint32_t)i);
             select_smallest(cpu->order, n, top);
             for (uint64_t i = 0; i < top; i++)
                 cpu->order[i] &= UINT32_MAX;

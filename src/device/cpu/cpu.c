@@ -15,7 +15,8 @@
 
 static void *cpu_alloc(struct device *d, size_t bytes) {
     (void)d;
-    void *memory = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -87,8 +88,8 @@ const float *cpu_vector(const struct matrix *m, float *out) {
 
 /* ---------------------------------------------------------------------------- loops over kernels */
 
-static void cpu_linear(struct device *d, const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx,
-                       uint32_t count, float *y, size_t ldy) {
+static void cpu_linear(struct device *d, const struct matrix *w, uint32_t row, uint32_t rows, const float *x,
+                       size_t ldx, uint32_t count, float *y, size_t ldy) {
     cpu_of(d)->kernels.gemm(w, row, rows, x, ldx, count, y, ldy);
 }
 
@@ -99,16 +100,16 @@ static void cpu_embed(struct device *d, const struct matrix *table, const int64_
         matrix_decode(table, (uint32_t)ids[s], 0, table->cols, out + s * ldout);
 }
 
-static void cpu_norm(struct device *d, const float *x, size_t ldx, uint32_t rows, uint32_t n, const struct matrix *weight,
-                     float eps, float *y, size_t ldy) {
+static void cpu_norm(struct device *d, const float *x, size_t ldx, uint32_t rows, uint32_t n,
+                     const struct matrix *weight, float eps, float *y, size_t ldy) {
     struct cpu *cpu = cpu_of(d);
     const float *w = cpu_vector(weight, cpu->vector);
     for (uint32_t s = 0; s < rows; s++)
         cpu->kernels.rms_norm(x + s * ldx, n, w, eps, y + s * ldy);
 }
 
-static void cpu_angles(struct device *d, const float *frequency, uint32_t half, const uint64_t *positions, uint32_t rows,
-                       float *turns) {
+static void cpu_angles(struct device *d, const float *frequency, uint32_t half, const uint64_t *positions,
+                       uint32_t rows, float *turns) {
     (void)d;
     for (uint32_t s = 0; s < rows; s++)
         for (uint32_t i = 0; i < half; i++) {

@@ -16,17 +16,17 @@ struct cpu {
     struct device_limits limits;
     void *memory; /* of the scratch below */
     size_t memory_bytes;
-    float *vector;         /* [width]: a decoded norm weight, bias ... */
-    float *vector2;        /* [width] */
-    float *weights;        /* [heads, keys]: attention */
-    const float **keys;    /* [max(keys, 2 pool_rows)] */
-    float *bias;           /* [pool_rows, entry]: of a pool */
-    uint64_t *order;       /* [scored]: top-k */
-    float *expert_x;       /* [rows, width]: tokens gathered for one expert */
-    float *gate, *up;      /* [rows, inter] */
-    float *expert_y;       /* [rows, width] */
-    uint32_t *expert_row;  /* [rows] */
-    float *expert_weight;  /* [rows] */
+    float *vector;        /* [width]: a decoded norm weight, bias ... */
+    float *vector2;       /* [width] */
+    float *weights;       /* [heads, keys]: attention */
+    const float **keys;   /* [max(keys, 2 pool_rows)] */
+    float *bias;          /* [pool_rows, entry]: of a pool */
+    uint64_t *order;      /* [scored]: top-k */
+    float *expert_x;      /* [rows, width]: tokens gathered for one expert */
+    float *gate, *up;     /* [rows, inter] */
+    float *expert_y;      /* [rows, width] */
+    uint32_t *expert_row; /* [rows] */
+    float *expert_weight; /* [rows] */
 };
 
 static inline struct cpu *cpu_of(struct device *d) {

@@ -76,14 +76,16 @@ static void product(struct cpu *cpu, const struct device_experts *x, const struc
         cpu->kernels.round_bf16(out, (size_t)count * w->rows);
 }
 
-static void quantise(struct cpu *cpu, const struct device_experts *x, const struct matrix *w, float *in, uint32_t count) {
+static void quantise(struct cpu *cpu, const struct device_experts *x, const struct matrix *w, float *in,
+                     uint32_t count) {
     if (x->round_inputs && matrix_quantised(w))
         for (uint32_t i = 0; i < count; i++)
             cpu->kernels.fake_e4m3(in + (size_t)i * w->cols, w->cols, 128);
 }
 
 /* expert_y [count, D] = w2 (silu(w1 x) * w3 x * weight) of the `count` gathered tokens in expert_x. */
-static void run_expert(struct cpu *cpu, const struct device_experts *x, const struct device_expert *expert, uint32_t count) {
+static void run_expert(struct cpu *cpu, const struct device_experts *x, const struct device_expert *expert,
+                       uint32_t count) {
     uint32_t inter = expert->w1.rows;
     quantise(cpu, x, &expert->w1, cpu->expert_x, count);
     product(cpu, x, &expert->w1, cpu->expert_x, count, cpu->gate);
