@@ -187,6 +187,9 @@ struct sonde_sampling {
 /* Temperature 1, everything else off, seed 0. */
 SONDE_API void sonde_sampling_default(struct sonde_sampling *sampling);
 
+/* What the checkpoint's generation_config.json recommends, over the defaults above; the seed stays 0. */
+SONDE_API void sonde_model_sampling(const sonde_model *model, struct sonde_sampling *sampling);
+
 /* A sampler draws tokens and remembers them for the penalties. vocab: V. Order: penalties, temperature,
  * top_k, top_p, min_p, draw. Errors: ARGUMENT (names the field), MEMORY. */
 SONDE_API int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t vocab, sonde_sampler **sampler,

@@ -160,6 +160,10 @@ static inline int64_t integers_at(const struct integers *v, uint64_t i) {
     return narrow;
 }
 
+/* Parameters as the released figures count them: every stored number of a weight, two for a byte of packed
+ * FP4; no block scales, which belong to the storage, and no integers, which are tables. */
+uint64_t tensor_parameters(const struct tensor *t);
+
 /* True if no value is NaN or infinite, scales included; else *where is the first such element. Reads all of it. */
 bool tensor_finite(const struct tensor *t, uint64_t *where);
 

@@ -152,8 +152,7 @@ static int chat_start(struct chat *chat, const struct chat_options *o) {
     struct buf history = {0};
     chat->out = (struct output){.fd = STDOUT_FILENO};
     chat->sampling = o->sampling;
-    if (chat->sampling.seed == SEED_RANDOM)
-        chat->sampling.seed = seed_random();
+    sampling_resolve(&chat->sampling, chat->model);
     chat->tokens = o->tokens;
     chat->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     chat->conversation.effort = (enum effort)o->effort;

@@ -90,19 +90,23 @@ struct sampling_flags {
 #define SEED_RANDOM UINT64_MAX
 
 /* clang-format off */
-#define SAMPLING_DEFAULT {.temperature = 1, .top_p = 1, .repetition = 1, .seed = SEED_RANDOM}
+/* What no flag can say: not given, so sampling_resolve() takes the model's recommendation. */
+#define UNSET            (-1)
+#define TOP_K_UNSET      UINT64_MAX
+#define SAMPLING_DEFAULT                                                                                               \
+    {.temperature = UNSET, .top_p = UNSET, .min_p = UNSET, .repetition = UNSET, .top_k = TOP_K_UNSET, .seed = SEED_RANDOM}
 
 #define SAMPLING_FLAGS(type, member)                                                                                   \
     {.name = "temp", .kind = FLAG_REAL, .at = offsetof(type, member.temperature), .value = "T", .high = 100,           \
-     .help = "temperature; 0 is greedy (default 1)"},                                                                  \
+     .help = "temperature; 0 is greedy (default: as the model recommends, else 1)"},                                                                  \
     {.name = "top-k", .kind = FLAG_COUNT, .at = offsetof(type, member.top_k), .value = "K", .most = UINT32_MAX,        \
-     .help = "keep the K most likely tokens; 0: all (default)"},                                                       \
+     .help = "keep the K most likely tokens; 0: all"},                                                       \
     {.name = "top-p", .kind = FLAG_REAL, .at = offsetof(type, member.top_p), .value = "P", .low = 1e-6f, .high = 1,    \
-     .help = "keep the fewest tokens that reach probability P (default 1)"},                                           \
+     .help = "keep the fewest tokens that reach probability P; 1: all"},                                           \
     {.name = "min-p", .kind = FLAG_REAL, .at = offsetof(type, member.min_p), .value = "P", .high = 1,                  \
-     .help = "drop tokens less than P times as likely as the best (default 0)"},                                       \
+     .help = "drop tokens less than P times as likely as the best; 0: none"},                                       \
     {.name = "repetition-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.repetition), .value = "X",           \
-     .low = 1e-3f, .high = 1e3f, .help = "make seen tokens X times less likely (default 1: off)"},                     \
+     .low = 1e-3f, .high = 1e3f, .help = "make seen tokens X times less likely; 1: off"},                     \
     {.name = "presence-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.presence), .value = "X",               \
      .low = -100, .high = 100, .help = "taken off once from the logit of generated tokens"},                           \
     {.name = "frequency-penalty", .kind = FLAG_REAL, .at = offsetof(type, member.frequency), .value = "X",             \
@@ -134,7 +138,10 @@ struct model_flags {
 /* clang-format on */
 
 /* The library's form of the flags; draws a seed if none was given. */
-void sampling_from_flags(struct sampling_flags *flags, struct sonde_sampling *sampling);
+void sampling_from_flags(const struct sampling_flags *flags, struct sonde_sampling *sampling);
+
+/* Fills what was not given: from the model's generation_config.json, the seed by chance. Comes first. */
+void sampling_resolve(struct sampling_flags *flags, const sonde_model *model);
 
 /* Opens the model at `path`, the bundled one if NULL, and a session in it. Reports what fails. Returns a
  * status; on success both are owed back. */
@@ -194,10 +201,13 @@ bool interrupted(void);
 
 /* -------------------------------------------------------------------------------------- jsonl */
 
-/* Reads standard input as one JSON object a line, hands each to `line`, and writes the object it returns as
- * a line, at once. *out is released here. The first bad line ends it: "standard input: line N: ...".
- * Returns a status. */
-int jsonl_each(int (*line)(void *context, json_t *in, json_t **out, struct sonde_error *e), void *context);
+/* Hands each line of standard input to `line`, and writes the object it makes of it as a line, at once. *out is
+ * released here. The first bad line ends it: "standard input: line N: ...". Returns a status. */
+int jsonl_each(int (*line)(void *context, const char *text, size_t bytes, json_t **out, struct sonde_error *e),
+               void *context);
+
+/* A line as a JSON object, owed back. Errors: FORMAT, MEMORY. */
+int jsonl_object(const char *text, size_t bytes, json_t **object, struct sonde_error *e);
 
 /* The string member `name` of an object. Errors: FORMAT (absent or not a string). */
 int json_text(const json_t *object, const char *name, const char **text, size_t *bytes, struct sonde_error *e);

@@ -1,9 +1,8 @@
 /*
  * inspect_internal.h - what `sonde inspect` counts: parameters and bytes.
  *
- * Parameters are counted as the released figures are (290,942,289,362 for V4-Flash, 1,598,837,347,742 for
- * V4-Pro): every stored number of a weight, two for a byte of packed FP4; no block scales, which belong to
- * the storage; no integers, which are tables and not weights. Multi-token prediction counts.
+ * Parameters are counted by tensor_parameters(), which gives the released figures (290,942,289,362 for V4-Flash,
+ * 1,598,837,347,742 for V4-Pro). Multi-token prediction counts.
  *
  * Active are those a token is computed with: all of the above, of the routed experts only the chosen share,
  * of an Engram table only the rows looked up. The word embedding counts whole, as it does in the released

@@ -8,13 +8,15 @@ struct parse_options {
 };
 
 /* {"text": ..., "thinking_mode": ...} to {"message": {...}}. */
-static int parse_line(void *context, json_t *in, json_t **out, struct sonde_error *e) {
+static int parse_line(void *context, const char *line, size_t length, json_t **out, struct sonde_error *e) {
     (void)context;
     const char *text, *mode = "chat";
     size_t bytes, mode_bytes;
     char *message = NULL;
-    json_t *parsed = NULL;
-    int rc = json_text(in, "text", &text, &bytes, e);
+    json_t *in = NULL, *parsed = NULL;
+    int rc = jsonl_object(line, length, &in, e);
+    if (!rc)
+        rc = json_text(in, "text", &text, &bytes, e);
     if (!rc && json_object_get(in, "thinking_mode"))
         rc = json_text(in, "thinking_mode", &mode, &mode_bytes, e);
     bool thinking = strcmp(mode, "thinking") == 0;
@@ -30,6 +32,7 @@ static int parse_line(void *context, json_t *in, json_t **out, struct sonde_erro
             rc = err_memory(e);
     }
     sonde_free(message);
+    json_decref(in);
     return rc;
 }
 

@@ -1,7 +1,4 @@
 /* render.c - `sonde render`: conversations to the prompts a V4 model expects, a line of JSON at a time. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "cli/cli.h"
 
 struct render_options {
@@ -9,19 +6,16 @@ struct render_options {
 };
 
 /* {"messages": ...} to {"prompt": ...}. */
-static int render_line(void *context, json_t *in, json_t **out, struct sonde_error *e) {
+static int render_line(void *context, const char *line, size_t bytes, json_t **out, struct sonde_error *e) {
     (void)context;
-    char *prompt = NULL, *request = json_dumps(in, JSON_COMPACT);
+    char *prompt = NULL;
     size_t length;
-    if (!request)
-        return err_memory(e);
-    int rc = sonde_chat_render(request, strlen(request), &prompt, &length, e);
+    int rc = sonde_chat_render(line, bytes, &prompt, &length, e);
     if (!rc) {
         *out = json_pack("{s:s%}", "prompt", prompt, length);
         if (!*out)
             rc = err_memory(e);
     }
-    free(request);
     sonde_free(prompt);
     return rc;
 }

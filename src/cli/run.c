@@ -154,6 +154,7 @@ static int run_prompt(struct run_options *o, const char *path, const struct buf 
     int status = model_open_flags(path, &o->model, &model, &session);
     if (status)
         return status;
+    sampling_resolve(&o->sampling, model);
     int rc = o->raw ? raw_ids(model, prompt, &ids, &count, &e)
                     : chat_ids(o, sonde_model_tokenizer(model), prompt, &ids, &count, &e);
     status = rc ? report(&e) : run_answer(o, session, ids, count);

@@ -19,9 +19,25 @@ uint64_t seed_random(void) {
     return seed & UINT32_MAX;
 }
 
-void sampling_from_flags(struct sampling_flags *flags, struct sonde_sampling *sampling) {
+static void fill_unset(float *flag, float value) {
+    if (*flag < 0)
+        *flag = value;
+}
+
+void sampling_resolve(struct sampling_flags *flags, const sonde_model *model) {
+    struct sonde_sampling advice;
+    sonde_model_sampling(model, &advice);
+    fill_unset(&flags->temperature, advice.temperature);
+    fill_unset(&flags->top_p, advice.top_p);
+    fill_unset(&flags->min_p, advice.min_p);
+    fill_unset(&flags->repetition, advice.repetition_penalty);
+    if (flags->top_k == TOP_K_UNSET)
+        flags->top_k = advice.top_k;
     if (flags->seed == SEED_RANDOM)
         flags->seed = seed_random();
+}
+
+void sampling_from_flags(const struct sampling_flags *flags, struct sonde_sampling *sampling) {
     sonde_sampling_default(sampling);
     sampling->temperature = flags->greedy ? 0 : flags->temperature;
     sampling->top_k = (uint32_t)flags->top_k;
@@ -111,7 +127,18 @@ static int write_line(struct output *out, const json_t *value, struct sonde_erro
     return SONDE_OK;
 }
 
-int jsonl_each(int (*line)(void *context, json_t *in, json_t **out, struct sonde_error *e), void *context) {
+int jsonl_object(const char *text, size_t bytes, json_t **object, struct sonde_error *e) {
+    int rc = json_parse(text, bytes, "JSON", object, e);
+    if (!rc && !json_is_object(*object)) {
+        json_decref(*object);
+        *object = NULL;
+        rc = err_set(e, SONDE_ERROR_FORMAT, "not an object");
+    }
+    return rc;
+}
+
+int jsonl_each(int (*line)(void *context, const char *text, size_t bytes, json_t **out, struct sonde_error *e),
+               void *context) {
     struct output out = {.fd = STDOUT_FILENO};
     struct sonde_error e;
     char *text = NULL;
@@ -120,16 +147,11 @@ int jsonl_each(int (*line)(void *context, json_t *in, json_t **out, struct sonde
     int rc = SONDE_OK;
     ssize_t n;
     while (!rc && !out.why && (errno = 0, n = getline(&text, &size, stdin)) >= 0) {
-        json_t *in = NULL, *answer = NULL;
+        json_t *answer = NULL;
         number++;
-        rc = json_parse(text, (size_t)n, "JSON", &in, &e);
-        if (!rc && !json_is_object(in))
-            rc = err_set(&e, SONDE_ERROR_FORMAT, "not an object");
-        if (!rc)
-            rc = line(context, in, &answer, &e);
+        rc = line(context, text, (size_t)n, &answer, &e);
         if (!rc)
             rc = write_line(&out, answer, &e);
-        json_decref(in);
         json_decref(answer);
     }
     if (rc)

@@ -6,13 +6,16 @@ struct tokenize_options {
 };
 
 /* {"text": ...} to {"ids": [...], "text": decoded again}. */
-static int tokenize_line(void *context, json_t *in, json_t **out, struct sonde_error *e) {
+static int tokenize_line(void *context, const char *line, size_t length, json_t **out, struct sonde_error *e) {
     const sonde_tokenizer *tokenizer = context;
     const char *text;
     size_t bytes, count = 0, decoded_bytes = 0;
     int32_t *ids = NULL;
     char *decoded = NULL;
-    int rc = json_text(in, "text", &text, &bytes, e);
+    json_t *in = NULL;
+    int rc = jsonl_object(line, length, &in, e);
+    if (!rc)
+        rc = json_text(in, "text", &text, &bytes, e);
     if (!rc)
         rc = sonde_tokenizer_encode(tokenizer, text, bytes, SONDE_MARKUP_TOKENS, &ids, &count, e);
     if (!rc)
@@ -27,6 +30,7 @@ static int tokenize_line(void *context, json_t *in, json_t **out, struct sonde_e
             rc = err_memory(e);
     }
     json_decref(list);
+    json_decref(in);
     sonde_free(ids);
     sonde_free(decoded);
     return rc;

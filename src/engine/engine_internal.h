@@ -9,7 +9,8 @@ struct sonde_model {
     struct checkpoint *checkpoint;
     struct device *device;
     struct model *model;
-    sonde_tokenizer *tokenizer; /* NULL: none */
+    sonde_tokenizer *tokenizer;     /* NULL: none */
+    struct sonde_sampling sampling; /* as generation_config.json recommends */
 };
 
 struct sonde_session {
@@ -18,5 +19,8 @@ struct sonde_session {
     float *logits; /* [V] after the last token */
     bool broken;   /* a step failed half-way: only reset helps */
 };
+
+/* sampling.c: every field in its range. Errors: ARGUMENT (names the field). */
+int sampling_check(const struct sonde_sampling *s, struct sonde_error *e);
 
 #endif

@@ -28,6 +28,51 @@ static int open_tokenizer(sonde_model *m, const char *path, struct sonde_error *
     return rc;
 }
 
+/* A number of generation_config.json into *value, where it stands. */
+static int read_number(const json_t *object, const char *name, const char *what, float *value, struct sonde_error *e) {
+    const json_t *number = json_object_get(object, name);
+    if (!number || json_is_null(number))
+        return SONDE_OK;
+    if (!json_is_number(number))
+        return err_set(e, SONDE_ERROR_FORMAT, "%s: field %s: not a number", what, name);
+    *value = (float)json_number_value(number);
+    return SONDE_OK;
+}
+
+/* What generation_config.json says of sampling, where it is there; the sampler checks the values. */
+static int read_sampling(const char *what, const json_t *config, struct sonde_sampling *s, struct sonde_error *e) {
+    float top_k = (float)s->top_k;
+    int rc = read_number(config, "temperature", what, &s->temperature, e);
+    rc = rc ? rc : read_number(config, "top_p", what, &s->top_p, e);
+    rc = rc ? rc : read_number(config, "min_p", what, &s->min_p, e);
+    rc = rc ? rc : read_number(config, "repetition_penalty", what, &s->repetition_penalty, e);
+    rc = rc ? rc : read_number(config, "top_k", what, &top_k, e);
+    s->top_k = top_k > 0 && top_k < 1e6f ? (uint32_t)top_k : 0;
+    if (json_is_false(json_object_get(config, "do_sample")))
+        s->temperature = 0;
+    struct sonde_error why;
+    if (!rc && sampling_check(s, &why))
+        rc = err_set(e, SONDE_ERROR_FORMAT, "%s: %s", what, why.message);
+    return rc;
+}
+
+static int open_sampling(sonde_model *m, const char *path, struct sonde_error *e) {
+    struct buf file = {0}, text = {0};
+    json_t *config = NULL;
+    sonde_sampling_default(&m->sampling);
+    file_join(&file, path, "generation_config.json");
+    int rc = file.failed ? err_memory(e) : SONDE_OK;
+    if (!rc && file_exists(file.data)) {
+        rc = file_read(file.data, 1 << 20, &text, e);
+        rc = rc ? rc : json_parse(text.data ? text.data : "", text.len, file.data, &config, e);
+        rc = rc ? rc : read_sampling(file.data, config, &m->sampling, e);
+    }
+    json_decref(config);
+    buf_release(&text);
+    buf_release(&file);
+    return rc;
+}
+
 int sonde_model_open(const char *path, const struct sonde_model_options *options, sonde_model **model,
                      struct sonde_error *error) {
     struct sonde_model_options defaults;
@@ -47,11 +92,17 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
         rc = model_open(m->checkpoint, m->device, &inner, &m->model, error);
     if (!rc && !options->no_tokenizer)
         rc = open_tokenizer(m, path, error);
+    if (!rc)
+        rc = open_sampling(m, path, error);
     if (rc)
         sonde_model_close(m);
     else
         *model = m;
     return rc;
+}
+
+void sonde_model_sampling(const sonde_model *model, struct sonde_sampling *sampling) {
+    *sampling = model->sampling;
 }
 
 void sonde_model_close(sonde_model *model) {
@@ -73,23 +124,6 @@ const struct checkpoint *engine_checkpoint(const sonde_model *model) {
     return model->checkpoint;
 }
 
-/* Stored elements that are weights: scales and integer tables are not, packed FP4 bytes are two. */
-static uint64_t parameters(const struct tensor *t) {
-    switch (t->dtype) {
-    case DTYPE_F8_E8M0:
-    case DTYPE_I64:
-    case DTYPE_I32:
-    case DTYPE_I16:
-    case DTYPE_BOOL:
-        return 0;
-    case DTYPE_I8:
-    case DTYPE_U8:
-        return t->foreign ? 0 : 2 * t->bytes;
-    default:
-        return t->bytes / dtype_bytes(t->dtype);
-    }
-}
-
 void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
     const struct shape *s = checkpoint_shape(model->checkpoint);
     *info = (struct sonde_model_info){.vocab = s->vocab,
@@ -103,7 +137,7 @@ void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
                                       .eos = s->eos};
     for (size_t i = 0; i < checkpoint_count(model->checkpoint); i++) {
         const struct tensor *t = checkpoint_at(model->checkpoint, i);
-        info->parameters += parameters(t);
+        info->parameters += tensor_parameters(t);
         info->weights_bytes += t->bytes;
     }
 }

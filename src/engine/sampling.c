@@ -31,7 +31,7 @@ void sonde_sampling_default(struct sonde_sampling *sampling) {
     *sampling = (struct sonde_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
 }
 
-static int check(const struct sonde_sampling *s, struct sonde_error *e) {
+int sampling_check(const struct sonde_sampling *s, struct sonde_error *e) {
     const struct {
         const char *name;
         float value;
@@ -55,7 +55,7 @@ static int check(const struct sonde_sampling *s, struct sonde_error *e) {
 
 int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t vocab, sonde_sampler **sampler,
                        struct sonde_error *error) {
-    int rc = check(sampling, error);
+    int rc = sampling_check(sampling, error);
     if (rc)
         return rc;
     if (vocab == 0)

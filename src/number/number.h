@@ -26,8 +26,8 @@
 /* X(name, bytes): the dtypes of safetensors, spelled as there. */
 #define DTYPES(X)                                                                                                      \
     X(F64, 8)                                                                                                          \
-    X(F32, 4) X(F16, 2) X(BF16, 2) X(F8_E4M3, 1) X(F8_E8M0, 1) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1)         \
-        X(BOOL, 1)
+    X(F32, 4)                                                                                                          \
+    X(F16, 2) X(BF16, 2) X(F8_E4M3, 1) X(F8_E8M0, 1) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1) X(BOOL, 1)
 
 enum dtype {
 #define DTYPE_ENUM(name, bytes) DTYPE_##name,

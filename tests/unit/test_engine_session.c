@@ -4,9 +4,11 @@
  * Linked with malloc and mmap wrapped, so that what a step allocates can be counted: nothing.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "test.h"
 
@@ -173,6 +175,51 @@ static void test_sessions__of_one_model_do_not_touch(void **state) {
     assert_memory_equal(sonde_session_logits(a), alone, sizeof(alone));
     sonde_session_close(a);
     sonde_session_close(b);
+}
+
+/* A directory with the golden checkpoint `flash` and this generation_config.json. */
+static int open_with(const char *json, sonde_model **m, struct sonde_error *e) {
+    char path[64], command[600];
+    snprintf(path, sizeof(path), "/tmp/sonde-sampling-%d", (int)getpid());
+    snprintf(command, sizeof(command),
+             "rm -rf %s && mkdir %s && ln -s \"$PWD\"/tests/golden/flash/*.json "
+             "\"$PWD\"/tests/golden/flash/model-*.safetensors %s",
+             path, path, path);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command), "%s/generation_config.json", path);
+    FILE *f = fopen(command, "w");
+    assert_non_null(f);
+    fputs(json, f);
+    fclose(f);
+    int rc = sonde_model_open(path, NULL, m, e);
+    snprintf(command, sizeof(command), "rm -r %s", path);
+    assert_int_equal(system(command), 0);
+    return rc;
+}
+
+static void test_sampling__is_the_checkpoints_recommendation(void **state) {
+    (void)state;
+    struct sonde_sampling s;
+    struct sonde_error e;
+    sonde_model *m;
+    sonde_model_sampling(flash, &s);
+    assert_true(s.temperature == 1 && s.top_p == 1 && s.top_k == 0); /* none: the defaults */
+    sonde_model_sampling(nano, &s);
+    assert_true(s.temperature == 0.6f && s.top_p == 0.95f);
+    assert_int_equal(
+        open_with("{\"temperature\": 0.3, \"top_k\": 40, \"min_p\": null, \"eos_token_id\": [1, 2]}", &m, &e), 0);
+    sonde_model_sampling(m, &s);
+    assert_true(s.temperature == 0.3f && s.top_p == 1 && s.top_k == 40);
+    sonde_model_close(m);
+    assert_int_equal(open_with("{\"temperature\": 0.3, \"do_sample\": false}", &m, &e), 0);
+    sonde_model_sampling(m, &s);
+    assert_true(s.temperature == 0);
+    sonde_model_close(m);
+    assert_int_equal(open_with("{\"top_p\": 7}", &m, &e), SONDE_ERROR_FORMAT);
+    assert_non_null(strstr(e.message, "generation_config.json: top_p is 7, expected more than 0, at most 1"));
+    assert_int_equal(open_with("{\"temperature\": \"hot\"}", &m, &e), SONDE_ERROR_FORMAT);
+    assert_non_null(strstr(e.message, "generation_config.json: field temperature: not a number"));
+    assert_int_equal(open_with("{", &m, NULL), SONDE_ERROR_FORMAT);
 }
 
 /* -------------------------------------------------------------------------------------- observers */
@@ -372,6 +419,7 @@ int main(void) {
         cmocka_unit_test(test_feed__refuses_and_changes_nothing),
         cmocka_unit_test(test_reset__begins_anew),
         cmocka_unit_test(test_sessions__of_one_model_do_not_touch),
+        cmocka_unit_test(test_sampling__is_the_checkpoints_recommendation),
         cmocka_unit_test(test_observe__shows_every_token),
         cmocka_unit_test(test_observe__stops_after_the_chunk_in_work),
         cmocka_unit_test(test_generate__is_the_loop_by_hand),

@@ -267,7 +267,7 @@ static void test_decode__refuses_ids_without_a_token(void **state) {
     static const int32_t bad[] = {-1, 4096, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         int32_t ids[] = {5, bad[i]};
-        char *text = (char *)"untouched";
+        char untouched[] = "untouched", *text = untouched;
         struct sonde_error e;
         assert_int_equal(sonde_tokenizer_decode(nano, ids, 2, &text, NULL, &e), SONDE_ERROR_ARGUMENT);
         assert_string_equal(text, "untouched");

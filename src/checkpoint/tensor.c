@@ -1,7 +1,31 @@
-/* finite.c - looks at every value of a checkpoint: what opening never does. */
+/* tensor.c - what is said of a tensor as a whole: how many parameters it holds, whether its values are finite. */
 #include <math.h>
 
 #include "checkpoint/checkpoint.h"
+
+static bool ends_in(const char *name, const char *suffix) {
+    size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && strcmp(name + n - m, suffix) == 0;
+}
+
+uint64_t tensor_parameters(const struct tensor *t) {
+    uint64_t stored = t->bytes / dtype_bytes(t->dtype);
+    if (t->foreign) /* nobody knows how many */
+        return 0;
+    switch (t->dtype) {
+    case DTYPE_F64:
+    case DTYPE_F32:
+    case DTYPE_F16:
+    case DTYPE_BF16:
+    case DTYPE_F8_E4M3:
+        return ends_in(t->name, ".scale") ? 0 : stored;
+    case DTYPE_I8:
+    case DTYPE_U8: /* packed FP4 */
+        return ends_in(t->name, ".weight") ? 2 * stored : 0;
+    default:
+        return 0;
+    }
+}
 
 static bool value_finite(enum dtype d, const uint8_t *at) {
     float f;
