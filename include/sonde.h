@@ -97,7 +97,8 @@ struct sonde_model_options {
 /* fast, 256 tokens a chunk, tokenizer.json wanted. */
 SONDE_API void sonde_model_options_default(struct sonde_model_options *options);
 
-/* Opens the checkpoint directory `path`. options may be NULL. Touches only headers: no weight is read.
+/* Opens the checkpoint directory `path`. options may be NULL. Touches only headers: no weight is read (of
+ * Engram layers, the few integers that size their tables are).
  * A directory without tokenizer.json opens too; sonde_model_tokenizer() is then NULL.
  * Errors: IO, FORMAT, UNSUPPORTED, ARGUMENT, MEMORY. */
 SONDE_API int sonde_model_open(const char *path, const struct sonde_model_options *options, sonde_model **model,
@@ -143,13 +144,15 @@ SONDE_API void sonde_session_close(sonde_session *session);
 SONDE_API void sonde_session_reset(sonde_session *session);
 
 /* Appends `count` tokens (each 0 <= id < V) and computes the logits after the last of them. Any division
- * of a text into calls gives the same result. Errors: ARGUMENT (an id outside the vocabulary; nothing
- * fed), CONTEXT (does not fit; nothing fed), NUMERIC (the checkpoint gave a value that is not finite;
- * the message names the tensor; reset before going on). */
+ * of a text into calls gives the same result. Errors: ARGUMENT (an id outside the vocabulary, or an earlier
+ * call broke the session; nothing fed), CONTEXT (does not fit; nothing fed), NUMERIC (a result is not finite:
+ * the whole checkpoint is read to name the tensor at fault, if one is), FORMAT (a table in the checkpoint
+ * holds what cannot be). After the last two the session must be reset. */
 SONDE_API int sonde_session_feed(sonde_session *session, const int32_t *ids, size_t count, struct sonde_error *error);
 
 /* Callbacks of sonde_session_observe(); any may be NULL. Each returns 0 to go on; any other value ends
- * the call with SONDE_ERROR_CANCELLED after the chunk in work: the tokens of that chunk are fed. */
+ * the call with SONDE_ERROR_CANCELLED after the chunk in work: the tokens of that chunk are fed, and
+ * sonde_session_logits() is NULL until more are, unless the chunk was the last. */
 struct sonde_observer {
     void *context;
     /* logits [V] after the token at `position` (from 0); valid during the call. */
@@ -164,7 +167,7 @@ struct sonde_observer {
 SONDE_API int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
                                     const struct sonde_observer *observer, struct sonde_error *error);
 
-/* Logits [V] after the last token fed; NULL before the first. Owned by the session, valid until the
+/* Logits [V] after the last token fed; NULL before the first, and after a cancelled call. Owned by the session, valid until the
  * next call that changes it. */
 SONDE_API const float *sonde_session_logits(const sonde_session *session);
 
@@ -187,7 +190,8 @@ struct sonde_sampling {
 /* Temperature 1, everything else off, seed 0. */
 SONDE_API void sonde_sampling_default(struct sonde_sampling *sampling);
 
-/* What the checkpoint's generation_config.json recommends, over the defaults above; the seed stays 0. */
+/* What the checkpoint's generation_config.json recommends (temperature, top_k, top_p, min_p, repetition_penalty,
+ * do_sample), over the defaults above; the seed stays 0. */
 SONDE_API void sonde_model_sampling(const sonde_model *model, struct sonde_sampling *sampling);
 
 /* A sampler draws tokens and remembers them for the penalties. vocab: V. Order: penalties, temperature,
@@ -196,7 +200,8 @@ SONDE_API int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t
                                  struct sonde_error *error);
 SONDE_API void sonde_sampler_close(sonde_sampler *sampler);
 
-/* Draws a token from logits [V], which stay as they are, and remembers it. */
+/* Draws a token from logits [V], which stay as they are, and remembers it. NaN is never drawn, unless
+ * nothing else is left; of infinite logits one is. */
 SONDE_API int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits);
 
 /* Remembers a token of the prompt: repetition_penalty counts it, the other penalties do not. */
@@ -295,8 +300,8 @@ struct sonde_generated {
 };
 
 /* Feeds the prompt (may be empty if the session has tokens) and generates until something ends it. The
- * model's tokenizer decodes. All generated tokens but the last are fed; the end token is not. Being cancelled is not
- * an error. result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
+ * model's tokenizer decodes; an id it has no token for gives no text. Generated tokens are fed as they come, the
+ * end token and what is drawn last before a limit not: sonde_session_tokens() tells. Being cancelled is no error. result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
 SONDE_API int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
                              const struct sonde_generation *generation, struct sonde_generated *result,
                              struct sonde_error *error);

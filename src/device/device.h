@@ -5,11 +5,12 @@
  * struct. device/cpu is the first. Rules that let a device with its own memory implement them:
  *
  *   - `float *` and `int32_t *` parameters marked [device] lie in memory from alloc(); the model computes
- *     addresses in it but never reads or writes through them. upload() and download() cross the border.
+ *     addresses in it but never reads or writes through them. download() brings results to the host.
  *   - Parameters marked [host] are plain memory, read before the operation returns.
  *   - Matrices become usable through prepare(), once, when the model opens.
  *   - Operations run in order of their calls and cannot fail at the call: what goes wrong is kept and
- *     returned by finish(), which also waits until all is done.
+ *     returned by finish(), which also waits until all is done. NUMERIC: a value that only chooses (a
+ *     router's score, an index score) was not finite; others show in what they make.
  *
  * Row-major throughout; letters as in docs/numerics.md: S rows (tokens), D hidden, H streams, N heads,
  * C head dimension, E experts, k experts a token, W window.
@@ -21,8 +22,6 @@
 #include "number/number.h"
 
 struct device;
-
-struct device_limits;
 
 /* One expert: w1 and w3 [inter, D], w2 [D, inter]. */
 struct device_expert {
@@ -92,7 +91,7 @@ struct device_experts {
     const float *weight;  /* [S, k] device */
     uint32_t rows, count, active;
     float limit;               /* of the clamped SwiGLU; 0: none */
-    bool round_inputs;         /* e4m3 per 128 before quantised matrices */
+    uint32_t input_block;      /* inputs of quantised matrices: e4m3 in blocks of this; 0: as they are */
     enum format round_storage; /* FORMAT_F32 or FORMAT_BF16: how intermediate results are stored */
     float *y;                  /* [S, D] device */
 };
@@ -142,7 +141,6 @@ struct device_limits {
     uint32_t entry;     /* channels of an entry */
     uint64_t keys;      /* most keys one token attends to */
     uint64_t scored;    /* most entries one token scores */
-    uint32_t experts;
 };
 
 struct device_ops {
@@ -152,7 +150,6 @@ struct device_ops {
     /* Zeroed memory, 64-byte aligned, physical only once touched where the device can. NULL when exhausted. */
     void *(*alloc)(struct device *d, size_t bytes);
     void (*release)(struct device *d, void *memory, size_t bytes);
-    void (*upload)(struct device *d, void *to, const void *from, size_t bytes);
     void (*download)(struct device *d, void *to, const void *from, size_t bytes); /* waits */
     int (*prepare)(struct device *d, struct matrix *m, struct sonde_error *e);
     /* Scratch for steps of at most `rows` rows of these widths is made here, so that steps allocate nothing. */

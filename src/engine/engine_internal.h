@@ -16,8 +16,9 @@ struct sonde_model {
 struct sonde_session {
     sonde_model *model;
     struct sequence *sequence;
-    float *logits; /* [V] after the last token */
-    bool broken;   /* a step failed half-way: only reset helps */
+    float *logits;      /* [V] */
+    uint64_t logits_at; /* the length whose last token they follow; 0: none */
+    bool broken;        /* a step failed half-way: only reset helps */
 };
 
 /* sampling.c: every field in its range. Errors: ARGUMENT (names the field). */

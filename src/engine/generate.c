@@ -112,7 +112,9 @@ static int generate(struct loop *l, struct sonde_error *e) {
         }
         l->result.generated_tokens++;
         rc = sonde_decoder_push(l->decoder, id, &text, &bytes, e);
-        if (!rc)
+        if (rc == SONDE_ERROR_ARGUMENT) /* a vocabulary padded beyond its tokenizer: a token without text */
+            rc = SONDE_OK;
+        else if (!rc)
             take_text(g, text, bytes, false);
         if (rc || g->stopped || g->cancelled || l->result.generated_tokens == g->options->max_tokens)
             continue;
@@ -133,7 +135,8 @@ static int check(const sonde_session *session, size_t count, const struct sonde_
     if (!session->model->tokenizer)
         return err_set(e, SONDE_ERROR_ARGUMENT, "the model has no tokenizer.json, which generating text needs");
     if (!count && !sonde_session_logits(session))
-        return err_set(e, SONDE_ERROR_ARGUMENT, "nothing to continue: the prompt and the session are empty");
+        return err_set(e, SONDE_ERROR_ARGUMENT,
+                       "nothing to continue: no prompt, and the session has no logits after its last token");
     for (size_t i = 0; i < g->stop_count; i++)
         if (!g->stop[i] || !*g->stop[i])
             return err_set(e, SONDE_ERROR_ARGUMENT, "stop string %zu is empty", i);
@@ -150,11 +153,12 @@ int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
         rc = sonde_sampler_open(&generation->sampling, vocab, &l.sampler, error);
     if (!rc)
         rc = sonde_decoder_open(session->model->tokenizer, &l.decoder, error);
+    uint64_t held = sequence_length(session->sequence);
     double start = clock_seconds();
     if (!rc)
         rc = read_prompt(&l.g, session, prompt, count, error);
     l.result.prompt_seconds = clock_seconds() - start;
-    l.result.prompt_tokens = count;
+    l.result.prompt_tokens = sequence_length(session->sequence) - held;
     if (!rc) {
         size_t n;
         const int32_t *ids = sonde_session_tokens(session, &n);

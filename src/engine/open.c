@@ -42,6 +42,8 @@ static int read_number(const json_t *object, const char *name, const char *what,
 /* What generation_config.json says of sampling, where it is there; the sampler checks the values. */
 static int read_sampling(const char *what, const json_t *config, struct sonde_sampling *s, struct sonde_error *e) {
     float top_k = (float)s->top_k;
+    if (!json_is_object(config))
+        return err_set(e, SONDE_ERROR_FORMAT, "%s: not an object", what);
     int rc = read_number(config, "temperature", what, &s->temperature, e);
     rc = rc ? rc : read_number(config, "top_p", what, &s->top_p, e);
     rc = rc ? rc : read_number(config, "min_p", what, &s->min_p, e);

@@ -1,9 +1,10 @@
 /*
  * sampling.c - from logits to a token.
  *
- * Penalties, temperature, top-k, top-p, min-p, then one draw. Candidates are sorted by logit with ties by id
- * so that the same seed gives the same text wherever the same logits come; the sort is of what top-k leaves,
- * and costs little beside the head that made the logits.
+ * Penalties, temperature, top-k, top-p, min-p, then one draw. Where nothing cuts, tokens are walked from the highest id
+ * down. Where something does, candidates come off a heap, best first and ties by id, only until the cut: the head of a
+ * large vocabulary is never sorted whole. Either way the same seed gives the same text wherever the same logits
+ * come, and nothing is allocated.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -104,70 +105,98 @@ static void penalise(sonde_sampler *s) {
     }
 }
 
+/* The largest logit, the lowest id among equals; NaN only where there is nothing else. */
 static int32_t greedy(const float *logits, uint32_t vocab) {
     uint32_t best = 0;
     for (uint32_t i = 1; i < vocab; i++)
-        if (logits[i] > logits[best])
+        if (logits[i] > logits[best] || (isnan(logits[best]) && !isnan(logits[i])))
             best = i;
     return (int32_t)best;
 }
 
-static int likelier(const void *a, const void *b) {
-    const struct candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit < y->logit ? 1 : -1;
-    return (x->id > y->id) - (x->id < y->id);
+/* Before: a is drawn before b would be. */
+static bool before(const struct candidate *a, const struct candidate *b) {
+    return a->logit != b->logit ? a->logit > b->logit : a->id < b->id;
 }
 
-/* Candidates sorted, cut to top_k, weighted relative to the best (weight 1). */
-static uint32_t candidates(sonde_sampler *s) {
-    for (uint32_t i = 0; i < s->vocab; i++)
-        s->candidates[i] = (struct candidate){s->logits[i], (int32_t)i, 0};
-    qsort(s->candidates, s->vocab, sizeof(s->candidates[0]), likelier);
-    uint32_t n = s->sampling.top_k && s->sampling.top_k < s->vocab ? s->sampling.top_k : s->vocab;
-    for (uint32_t i = 0; i < n; i++)
-        s->candidates[i].weight =
-            exp(((double)s->candidates[i].logit - (double)s->candidates[0].logit) / (double)s->sampling.temperature);
-    return n;
-}
-
-static double total(const struct candidate *c, uint32_t n) {
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += c[i].weight;
-    return sum;
-}
-
-static uint32_t cut_top_p(const struct candidate *c, uint32_t n, double p) {
-    double goal = p * total(c, n), sum = 0;
-    if (p >= 1)
-        return n;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += c[i].weight;
-        if (sum >= goal)
-            return i + 1;
+/* Restores the heap below place i: no candidate comes before its parent. */
+static void sift(struct candidate *c, uint32_t n, uint32_t i) {
+    struct candidate moved = c[i];
+    for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && before(&c[child + 1], &c[child]))
+            child++;
+        if (!before(&c[child], &moved))
+            break;
+        c[i] = c[child];
     }
-    return n;
+    c[i] = moved;
 }
 
-static uint32_t cut_min_p(const struct candidate *c, uint32_t n, double p) {
-    uint32_t kept = 1;
-    while (kept < n && c[kept].weight >= p)
+/* All tokens with their weights relative to the best (weight 1), NaN as good as impossible; their total. */
+static double weigh(sonde_sampler *s) {
+    float best = s->logits[greedy(s->logits, s->vocab)];
+    double total = 0;
+    for (uint32_t i = 0; i < s->vocab; i++) {
+        float logit = isnan(s->logits[i]) ? -INFINITY : s->logits[i];
+        double weight = logit == best ? 1
+                        : isinf(logit) || isinf(best)
+                            ? 0
+                            : exp(((double)logit - (double)best) / (double)s->sampling.temperature);
+        s->candidates[i] = (struct candidate){logit, (int32_t)i, weight};
+        total += weight;
+    }
+    return total;
+}
+
+/* Takes candidates off a heap, best first, while the options keep them: they end up, worst first, behind the rest.
+ * Returns how many. `total`: weight of all. */
+static uint32_t keep(sonde_sampler *s, double total) {
+    const struct sonde_sampling *p = &s->sampling;
+    struct candidate *c = s->candidates;
+    uint32_t limit = p->top_k && p->top_k < s->vocab ? p->top_k : s->vocab, kept = 0, n = s->vocab;
+    double sum = 0;
+    for (uint32_t i = n / 2; i-- > 0;)
+        sift(c, n, i);
+    while (kept < limit &&
+           (p->top_k || (sum < (double)p->top_p * total && (!kept || c[0].weight >= (double)p->min_p)))) {
+        struct candidate best = c[0];
+        sum += best.weight;
+        c[0] = c[--n];
+        sift(c, n, 0);
+        c[n] = best;
         kept++;
-    return kept;
+    }
+    if (!p->top_k)
+        return kept;
+    double goal = p->top_p < 1 ? (double)p->top_p * sum : INFINITY; /* of what top_k left */
+    uint32_t cut = 0;
+    for (sum = 0; cut < kept; cut++) {
+        double weight = c[s->vocab - 1 - cut].weight;
+        if (cut && (sum >= goal || weight < (double)p->min_p))
+            break;
+        sum += weight;
+    }
+    return cut;
 }
 
 static int32_t draw(sonde_sampler *s) {
-    uint32_t n = candidates(s);
-    n = cut_top_p(s->candidates, n, (double)s->sampling.top_p);
-    n = cut_min_p(s->candidates, n, (double)s->sampling.min_p);
-    double goal = rng_unit(&s->rng) * total(s->candidates, n), sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    const struct sonde_sampling *p = &s->sampling;
+    double total = weigh(s), sum = 0, goal;
+    bool all = !p->top_k && p->top_p >= 1 && !(p->min_p > 0);
+    uint32_t n = all ? s->vocab : keep(s, total), from = s->vocab - n;
+    for (uint32_t i = s->vocab; !all && i-- > from;)
         sum += s->candidates[i].weight;
+    goal = rng_unit(&s->rng) * (all ? total : sum);
+    sum = 0;
+    int32_t last = greedy(s->logits, s->vocab);
+    for (uint32_t i = s->vocab; i-- > from;) { /* best first where they are sorted */
+        sum += s->candidates[i].weight;
+        if (s->candidates[i].weight > 0)
+            last = s->candidates[i].id;
         if (sum > goal)
-            return s->candidates[i].id;
+            return last;
     }
-    return s->candidates[n - 1].id;
+    return last;
 }
 
 int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits) {

@@ -37,6 +37,7 @@ void sonde_session_close(sonde_session *session) {
 
 void sonde_session_reset(sonde_session *session) {
     sequence_reset(session->sequence);
+    session->logits_at = 0;
     session->broken = false;
 }
 
@@ -51,8 +52,10 @@ struct observation {
 static void on_logits(void *context, uint32_t span, uint64_t position, const float *logits) {
     struct observation *o = context;
     (void)span;
-    if (position == o->last)
+    if (position == o->last) {
         memcpy(o->session->logits, logits, checkpoint_shape(o->session->model->checkpoint)->vocab * sizeof(*logits));
+        o->session->logits_at = position + 1;
+    }
     if (o->observer->logits && !o->stop)
         o->stop = o->observer->logits(o->observer->context, position, logits);
 }
@@ -108,7 +111,8 @@ int sonde_session_feed(sonde_session *session, const int32_t *ids, size_t count,
 }
 
 const float *sonde_session_logits(const sonde_session *session) {
-    return sequence_length(session->sequence) ? session->logits : NULL;
+    uint64_t length = sequence_length(session->sequence);
+    return length && session->logits_at == length ? session->logits : NULL;
 }
 
 const int32_t *sonde_session_tokens(const sonde_session *session, size_t *count) {

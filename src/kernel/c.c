@@ -66,10 +66,6 @@ static float largest(const float *x, uint32_t n) {
     return most;
 }
 
-static float sigmoid(float x) {
-    return 1 / (1 + expf(-x));
-}
-
 /* -------------------------------------------------------------------------------------- products */
 
 /* One tile against one token: the dot() of each of its rows. Rows are padded with zeros to LANES. */
@@ -193,7 +189,7 @@ static float index_score_c(const float *q, const float *w, uint32_t heads, uint3
     float score = 0;
     for (uint32_t h = 0; h < heads; h++) {
         float match = dot(q + (size_t)h * dim, key, dim);
-        score += w[h] * (match > 0 ? match : 0);
+        score += w[h] * (match < 0 ? 0 : match); /* NaN stays */
     }
     return score;
 }
@@ -241,8 +237,8 @@ static void hc_weights_c(float *m, uint32_t streams, const float *scale, const f
                          float eps, float *post, float *comb) {
     uint32_t n = streams;
     for (uint32_t j = 0; j < n; j++) {
-        m[j] = sigmoid(m[j] * scale[0] + base[j]) + eps;
-        post[j] = 2 * sigmoid(m[n + j] * scale[1] + base[n + j]);
+        m[j] = kernel_sigmoid(m[j] * scale[0] + base[j]) + eps;
+        post[j] = 2 * kernel_sigmoid(m[n + j] * scale[1] + base[n + j]);
     }
     for (uint32_t j = 0; j < n; j++) { /* softmax over each row */
         float *row = comb + j * n, total = 0;
@@ -292,7 +288,7 @@ static void swiglu_c(float *gate, const float *up, size_t count, float limit, fl
             g = g > limit ? limit : g;
             u = u > limit ? limit : u < -limit ? -limit : u;
         }
-        gate[i] = g * sigmoid(g) * u * weight;
+        gate[i] = g * kernel_sigmoid(g) * u * weight;
     }
 }
 

@@ -14,6 +14,8 @@
 #ifndef KERNEL_KERNEL_H
 #define KERNEL_KERNEL_H
 
+#include <math.h>
+
 #include "number/number.h"
 
 /* X(name, returns, parameters): what each does is told below. */
@@ -68,6 +70,10 @@
  */
 
 #define HC_MAX_STREAMS 16
+
+static inline float kernel_sigmoid(float x) {
+    return 1 / (1 + expf(-x));
+}
 
 struct kernel_table {
 #define KERNEL_MEMBER(name, returns, parameters) returns(*name) parameters;

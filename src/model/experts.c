@@ -6,6 +6,11 @@
  */
 #include "model/model_internal.h"
 
+/* The two lists are one: the device's room does not know the checkpoint's. */
+_Static_assert((int)SCORING_SQRTSOFTPLUS == (int)DEVICE_SQRTSOFTPLUS && (int)SCORING_SIGMOID == (int)DEVICE_SIGMOID &&
+                   (int)SCORING_SOFTMAX == (int)DEVICE_SOFTMAX,
+               "scorings differ");
+
 /* Experts of each row from the table by token id, checked: the table is data of a file. */
 static bool by_token(struct step *st, const struct router *r) {
     struct model *m = st->m;
@@ -67,7 +72,7 @@ void experts_run(struct step *st, const struct layer *l, uint32_t index, const f
                                  .count = s->experts,
                                  .active = s->active,
                                  .limit = s->swiglu_limit,
-                                 .round_inputs = m->precision.activations_fp8,
+                                 .input_block = m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0,
                                  .round_storage = m->precision.bf16 ? FORMAT_BF16 : FORMAT_F32,
                                  .y = y};
     st->ops->experts(st->d, &run);

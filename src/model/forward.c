@@ -4,8 +4,6 @@
  * Read block_run() first; it is the architecture. Every stored activation passes step_round(), every product
  * step_linear() where its inputs may be quantised: all that tells `official` from `f32` is there.
  */
-#include <stdlib.h>
-
 #include "model/model_internal.h"
 
 /* ---------------------------------------------------------------------------------- small pieces */
@@ -110,7 +108,8 @@ static void emit_logits(struct step *st, const struct model_span *spans) {
     }
 }
 
-/* Says which tensor made a result that is not finite, if one did. */
+/* Says which tensor made a result that is not finite, if one did: the first of the whole checkpoint, all of which is
+ * read for it. It may be one that took no part; the checkpoint is broken all the same. */
 static int blame(const struct model *m, struct sonde_error *e) {
     uint64_t where;
     const struct tensor *t = checkpoint_nonfinite(m->checkpoint, &where);
@@ -179,10 +178,15 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
         emit_logits(&st, spans);
     if (!st.rc && m->mtp)
         mtp_run(&st);
+    struct sonde_error late;
+    int finished = st.ops->finish(st.d, &late);
+    if (finished && !st.rc) {
+        st.rc = finished;
+        if (e)
+            *e = late;
+    }
     if (st.rc == SONDE_ERROR_NUMERIC)
         st.rc = blame(m, e);
-    if (!st.rc)
-        st.rc = st.ops->finish(st.d, e);
     for (uint32_t i = 0; i < count && !st.rc; i++)
         spans[i].sequence->length += spans[i].count;
     return st.rc;

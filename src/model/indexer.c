@@ -41,8 +41,8 @@ void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, cons
                                        .heads = s->index_heads,
                                        .dim = s->index_dim,
                                        .ratio = ix->compressor.ratio,
-                                       .top = s->index_topk,
-                                       .chosen = t->chosen + (size_t)g->row * s->index_topk,
+                                       .top = st->m->top,
+                                       .chosen = t->chosen + (size_t)g->row * st->m->top,
                                        .counts = t->counts + g->row};
         st->ops->select(st->d, &select);
     }

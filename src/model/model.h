@@ -42,7 +42,8 @@ bool model_has_mtp(const struct model *m);
 uint32_t model_rows(const struct model *m);
 uint64_t model_context(const struct model *m);
 
-/* An empty sequence of at most `context` tokens. Errors: MEMORY, UNSUPPORTED (mtp without the block). */
+/* An empty sequence of at most `context` tokens; 0: as many as the model takes. Errors: MEMORY, ARGUMENT (more than
+ * that), UNSUPPORTED (mtp without the block). */
 int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence **sequence, struct sonde_error *e);
 void sequence_close(struct sequence *s);
 void sequence_reset(struct sequence *s);
@@ -74,8 +75,8 @@ struct model_outputs {
 };
 
 /* Errors: ARGUMENT (an id outside the vocabulary, too many rows), CONTEXT (a sequence is too short): nothing
- * has changed. NUMERIC (a value that is not finite; names the tensor at fault where one is) and device errors:
- * the sequences of the step must be reset. */
+ * has changed. NUMERIC (a value that is not finite; names the tensor at fault where one is), FORMAT (a token's expert
+ * that is not there) and device errors: the sequences of the step must be reset. */
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
                struct sonde_error *e);
 

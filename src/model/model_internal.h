@@ -118,6 +118,7 @@ struct model {
     struct precision precision;
     uint32_t rows;
     uint64_t context;
+    uint32_t top; /* entries the indexer keeps: index_topk, or all there can be */
 
     struct matrix embed, head, norm;
     struct hyper_weights hc_head;
@@ -174,8 +175,6 @@ struct step {
 /* weights.c */
 int weights_bind(struct model *m, struct sonde_error *e);
 void weights_release(struct model *m);
-/* What a layer of ratio r remembers; engram: it has one. */
-struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram);
 bool layer_has_engram(const struct shape *s, uint32_t layer);
 
 /* rotary.c: [rope_dim / 2] angular frequencies; yarn NULL: none. */

@@ -55,12 +55,12 @@ static void enter(struct step *st) {
 static void emit(struct step *st, const struct step *main) {
     struct model *m = st->m;
     size_t wide = (size_t)m->shape->streams * m->shape->hidden;
-    for (uint32_t i = 0; i < st->segment_count; i++) {
+    for (uint32_t i = 0; i < st->segment_count && !st->rc; i++) {
         const struct segment *g = &st->segments[i];
         uint32_t span = 0;
         while (main->segments[span].sequence != g->sequence)
             span++;
-        for (uint32_t at = 0; at < g->count; at += LOGIT_ROWS) {
+        for (uint32_t at = 0; at < g->count && !st->rc; at += LOGIT_ROWS) {
             uint32_t n = g->count - at < LOGIT_ROWS ? g->count - at : LOGIT_ROWS;
             const float *rows = head_run(st, m->scratch.h + (g->row + at) * wide, n, &m->mtp->hc_head, &m->mtp->norm);
             for (uint32_t j = 0; j < n && !st->rc; j++)

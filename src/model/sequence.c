@@ -9,7 +9,7 @@
 
 /* --------------------------------------------------------------------------------- what is kept */
 
-struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram) {
+static struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram) {
     struct cache_layer_spec spec = {.window = s->window, .key = s->head_dim, .ratio = ratio};
     bool indexed = ratio == INDEXED_RATIO;
     if (ratio)
@@ -25,7 +25,7 @@ struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool e
     return spec;
 }
 
-/* [layers + extra]; NULL when memory is exhausted. */
+/* [blocks]; NULL when memory is exhausted. */
 static struct cache_layer_spec *layer_specs(const struct shape *s, uint32_t blocks) {
     struct cache_layer_spec *specs = calloc(blocks, sizeof(*specs));
     for (uint32_t i = 0; specs && i < blocks; i++)
@@ -81,7 +81,7 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     t->pool_scores = floats(a, S, w.pool);
     t->index_q = floats(a, S, (uint64_t)s->index_heads * s->index_dim);
     t->index_w = floats(a, S, s->index_heads);
-    t->chosen = arena_take(a, S, s->index_topk * sizeof(int32_t));
+    t->chosen = arena_take(a, S, m->top * sizeof(int32_t));
     t->counts = arena_take(a, S, sizeof(int32_t));
     t->router = floats(a, S, s->experts);
     t->experts = arena_take(a, S, s->active * sizeof(int32_t));
@@ -101,23 +101,21 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     }
 }
 
-/* Most entries any token attends to beside its window, and most it scores. */
+/* The largest of everything a step of this model asks of the device. */
 static struct device_limits limits_of(const struct model *m) {
     const struct shape *s = m->shape;
-    struct device_limits l = {.rows = m->rows,
-                              .heads = s->heads,
-                              .experts = s->experts,
-                              .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
+    struct device_limits l = {
+        .rows = m->rows, .heads = s->heads, .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
     uint64_t width = max_u64((uint64_t)s->streams * s->hidden, (uint64_t)s->q_rank);
     width = max_u64(max_u64(width, s->head_dim), max_u64(s->experts, s->heads));
-    l.width = (uint32_t)max_u64(width, s->inter);
+    l.width = (uint32_t)max_u64(width, max_u64(s->inter, s->index_dim));
     l.inter = s->inter * s->shared_experts;
     l.keys = s->window;
     for (uint32_t i = 0; i < m->blocks; i++) {
         uint32_t ratio = s->ratios[i];
         uint64_t entries = ratio ? m->context / ratio : 0;
         bool indexed = ratio == INDEXED_RATIO;
-        l.keys = max_u64(l.keys, s->window + (indexed ? min_u64(entries, s->index_topk) : entries));
+        l.keys = max_u64(l.keys, s->window + (indexed ? min_u64(entries, m->top) : entries));
         l.scored = max_u64(l.scored, indexed ? entries : 0);
         l.pool_rows = (uint32_t)max_u64(l.pool_rows, indexed ? 2 * ratio : ratio);
     }
@@ -150,6 +148,7 @@ static int allocate_host(struct model *m, struct sonde_error *e) {
 static int allocate(struct model *m, struct sonde_error *e) {
     struct arena a = {0};
     m->blocks = m->shape->layers + (m->mtp ? 1 : 0);
+    m->top = (uint32_t)min_u64(m->shape->index_topk, m->context / INDEXED_RATIO + 1);
     int rc = allocate_host(m, e);
     if (rc)
         return rc;

@@ -107,7 +107,7 @@ float e4m3_scale(float amax);
 float e2m1_scale(float amax);
 
 /* Quantise and come back, in place: what storing `count` values in blocks of `block` does to them. count is a
- * multiple of block. A block with a NaN becomes NaN. */
+ * multiple of block. A block with a NaN or an infinity becomes NaN. */
 void e4m3_fake(float *x, size_t count, size_t block);
 void e2m1_fake(float *x, size_t count, size_t block);
 

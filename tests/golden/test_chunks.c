@@ -69,6 +69,25 @@ static void test_steps__of_every_awkward_size(void **state) {
     }
 }
 
+/* Rounding to few bits would make any difference in the sums a large one. */
+static void test_steps__at_official_precision(void **state) {
+    (void)state;
+    struct golden kept[2] = {whole, parts};
+    golden_open(&whole, name, SONDE_PRECISION_OFFICIAL, GOLDEN_TOKENS);
+    golden_open(&parts, name, SONDE_PRECISION_OFFICIAL, GOLDEN_TOKENS);
+    golden_feed(&whole, whole.ids, 0, GOLDEN_TOKENS, GOLDEN_TOKENS);
+    static const uint32_t sizes[] = {1, 5, 128};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        begin();
+        golden_feed(&parts, whole.ids, 0, GOLDEN_TOKENS, sizes[i]);
+        compare("official steps of", sizes[i]);
+    }
+    golden_close(&whole);
+    golden_close(&parts);
+    whole = kept[0];
+    parts = kept[1];
+}
+
 /* Two texts in the same steps, at different places and of different lengths, do not see each other. */
 static void test_batch__sequences_do_not_touch(void **state) {
     (void)state;
@@ -92,6 +111,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split__every_place),
         cmocka_unit_test(test_steps__of_every_awkward_size),
+        cmocka_unit_test(test_steps__at_official_precision),
         cmocka_unit_test(test_batch__sequences_do_not_touch),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -661,6 +661,11 @@ static const struct row rows[] = {
      "DIR/model-00001-of-00001.safetensors: tensor head.weight: value 0 is not finite"},
     {"a norm is NaN", RUN, nan_values, "layers.3.attn_norm.weight", NULL, SONDE_ERROR_NUMERIC,
      "DIR/model-00001-of-00001.safetensors: tensor layers.3.attn_norm.weight: value 0 is not finite"},
+    {"a router's bias is NaN", RUN, nan_values, "layers.3.ffn.gate.bias", NULL, SONDE_ERROR_NUMERIC,
+     "DIR/model-00001-of-00001.safetensors: tensor layers.3.ffn.gate.bias: value 0 is not finite"},
+    {"an indexer's weights are NaN", RUN, nan_values, "layers.2.attn.indexer.weights_proj.weight", NULL,
+     SONDE_ERROR_NUMERIC,
+     "DIR/model-00001-of-00001.safetensors: tensor layers.2.attn.indexer.weights_proj.weight: value 0 is not finite"},
     {"a token is sent to an expert that is not there", RUN, nan_values, "layers.0.ffn.gate.tid2eid", NULL,
      SONDE_ERROR_FORMAT,
      "DIR/model-00001-of-00001.safetensors: tensor layers.0.ffn.gate.tid2eid: token 0 has expert -1, expected 0 to 7"},
@@ -674,9 +679,9 @@ static void ignore(void *context, uint32_t span, uint64_t position, const float 
     (void)context, (void)span, (void)position, (void)logits;
 }
 
-/* A few tokens through all layers; token 0 among them. */
+/* Tokens enough through all layers that the indexer has to choose; token 0 among them. */
 static int run(struct model *m, struct sonde_error *e) {
-    static const int32_t ids[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int32_t ids[48] = {0, 1, 2, 3, 4, 5, 6, 7};
     static const struct model_outputs outputs = {.logits = ignore};
     struct model_span span = {.ids = ids, .count = COUNT_OF(ids)};
     int rc = sequence_open(m, 0, false, &span.sequence, e);
@@ -688,7 +693,7 @@ static int run(struct model *m, struct sonde_error *e) {
 
 /* Goes as far as it gets; *stage is the one that failed. */
 static int reach(const char *directory, enum stage *stage, struct sonde_error *e) {
-    static const struct model_options options = {.precision = SONDE_PRECISION_F32, .rows = 8, .context = 64};
+    static const struct model_options options = {.precision = SONDE_PRECISION_F32, .rows = 48, .context = 64};
     struct checkpoint *c = NULL;
     struct model *m = NULL;
     struct device *d;

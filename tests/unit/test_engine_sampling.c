@@ -96,6 +96,50 @@ static void test_min_p__is_relative_to_the_best(void **state) {
     assert_int_equal(counts[0] + counts[2] + counts[4], 0);
 }
 
+static void test_cuts__come_in_their_order(void **state) {
+    (void)state;
+    int counts[VOCAB];
+    struct sonde_sampling s = plain();
+    s.top_k = 3; /* 1, 5 and 3: 0.42, 0.42, 0.16 of what is left */
+    s.top_p = 0.5f;
+    count(s, 1000, counts);
+    assert_int_equal(counts[1] + counts[5], 1000);
+    s.top_p = 0.9f; /* needs all three of them, though the best four would reach it before */
+    count(s, 1000, counts);
+    assert_true(counts[3] > 0);
+    s.min_p = 0.4f; /* and then the third goes after all */
+    count(s, 1000, counts);
+    assert_int_equal(counts[3], 0);
+    assert_true(counts[1] > 0 && counts[5] > 0);
+}
+
+static int32_t once(struct sonde_sampling s, const float *x) {
+    sonde_sampler *sampler_of_it = sampler(s);
+    int32_t id = sonde_sampler_draw(sampler_of_it, x);
+    sonde_sampler_close(sampler_of_it);
+    return id;
+}
+
+static void test_draw__takes_what_is_not_finite(void **state) {
+    (void)state;
+    const float infinite[VOCAB] = {1, 2, INFINITY, 0, INFINITY, -3},
+                impossible[VOCAB] = {-INFINITY, NAN, 2, -INFINITY, NAN, NAN};
+    const float nothing[VOCAB] = {NAN, NAN, NAN, NAN, NAN, NAN};
+    struct sonde_sampling s = plain();
+    for (int cut = 0; cut < 4; cut++) {
+        s.temperature = cut == 3 ? 0 : 1;
+        s.top_k = cut == 1 ? 4 : 0;
+        s.top_p = cut == 2 ? 0.9f : 1;
+        for (s.seed = 0; s.seed < 50; s.seed++) {
+            int32_t id = once(s, infinite);
+            assert_true(id == 2 || (id == 4 && cut != 3));
+            assert_int_equal(once(s, impossible), 2);
+            id = once(s, nothing);
+            assert_true(id >= 0 && id < VOCAB);
+        }
+    }
+}
+
 static void test_penalties__count_what_they_say(void **state) {
     (void)state;
     struct sonde_sampling s = plain();
@@ -189,6 +233,8 @@ int main(void) {
         cmocka_unit_test(test_top_k__keeps_k),
         cmocka_unit_test(test_top_p__keeps_the_fewest_that_reach_p),
         cmocka_unit_test(test_min_p__is_relative_to_the_best),
+        cmocka_unit_test(test_cuts__come_in_their_order),
+        cmocka_unit_test(test_draw__takes_what_is_not_finite),
         cmocka_unit_test(test_penalties__count_what_they_say),
         cmocka_unit_test(test_seed__gives_the_same_again),
         cmocka_unit_test(test_options__out_of_range_are_named),

@@ -84,6 +84,27 @@ static void test_feed__allocates_nothing(void **state) {
 
 /* --------------------------------------------------------------------------------------- sessions */
 
+/* Long enough that the bundled model's indexer has to choose. */
+static void test_feed__allocates_nothing_while_choosing(void **state) {
+    (void)state;
+    static int32_t ids[600];
+    sonde_session *s = session(nano, 0, 0);
+    sonde_sampler *x;
+    struct sonde_sampling sampling;
+    sonde_sampling_default(&sampling);
+    sampling.top_p = 0.9f;
+    for (int i = 0; i < 600; i++)
+        ids[i] = 3 + (i * 37) % 4000;
+    assert_int_equal(sonde_sampler_open(&sampling, 4096, &x, NULL), 0);
+    allocations = 0;
+    assert_int_equal(sonde_session_feed(s, ids, 600, NULL), 0);
+    int32_t id = sonde_sampler_draw(x, sonde_session_logits(s));
+    assert_int_equal(sonde_session_feed(s, &id, 1, NULL), 0);
+    assert_int_equal(allocations, 0);
+    sonde_sampler_close(x);
+    sonde_session_close(s);
+}
+
 static void test_model__tells_what_it_is(void **state) {
     (void)state;
     struct sonde_model_info info;
@@ -177,23 +198,30 @@ static void test_sessions__of_one_model_do_not_touch(void **state) {
     sonde_session_close(b);
 }
 
-/* A directory with the golden checkpoint `flash` and this generation_config.json. */
+/* Opens a directory with the golden checkpoint `flash` and this generation_config.json. */
 static int open_with(const char *json, sonde_model **m, struct sonde_error *e) {
-    char path[64], command[600];
-    snprintf(path, sizeof(path), "/tmp/sonde-sampling-%d", (int)getpid());
-    snprintf(command, sizeof(command),
-             "rm -rf %s && mkdir %s && ln -s \"$PWD\"/tests/golden/flash/*.json "
-             "\"$PWD\"/tests/golden/flash/model-*.safetensors %s",
-             path, path, path);
-    assert_int_equal(system(command), 0);
-    snprintf(command, sizeof(command), "%s/generation_config.json", path);
-    FILE *f = fopen(command, "w");
+    static const char *const files[] = {"config.json", "model-00001-of-00001.safetensors",
+                                        "model.safetensors.index.json"};
+    char directory[] = "/tmp/sonde-test-XXXXXX", here[4096], from[4200], to[300];
+    assert_non_null(mkdtemp(directory));
+    assert_non_null(getcwd(here, sizeof(here)));
+    for (int i = 0; i < 3; i++) {
+        snprintf(from, sizeof(from), "%s/tests/golden/flash/%s", here, files[i]);
+        snprintf(to, sizeof(to), "%s/%s", directory, files[i]);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    snprintf(to, sizeof(to), "%s/generation_config.json", directory);
+    FILE *f = fopen(to, "w");
     assert_non_null(f);
     fputs(json, f);
     fclose(f);
-    int rc = sonde_model_open(path, NULL, m, e);
-    snprintf(command, sizeof(command), "rm -r %s", path);
-    assert_int_equal(system(command), 0);
+    int rc = sonde_model_open(directory, NULL, m, e);
+    unlink(to);
+    for (int i = 0; i < 3; i++) {
+        snprintf(to, sizeof(to), "%s/%s", directory, files[i]);
+        unlink(to);
+    }
+    rmdir(directory);
     return rc;
 }
 
@@ -220,6 +248,7 @@ static void test_sampling__is_the_checkpoints_recommendation(void **state) {
     assert_int_equal(open_with("{\"temperature\": \"hot\"}", &m, &e), SONDE_ERROR_FORMAT);
     assert_non_null(strstr(e.message, "generation_config.json: field temperature: not a number"));
     assert_int_equal(open_with("{", &m, NULL), SONDE_ERROR_FORMAT);
+    assert_int_equal(open_with("[]", &m, NULL), SONDE_ERROR_FORMAT);
 }
 
 /* -------------------------------------------------------------------------------------- observers */
@@ -278,7 +307,9 @@ static void test_observe__stops_after_the_chunk_in_work(void **state) {
     assert_int_equal(sonde_session_observe(s, ids, 600, &observer, &e), SONDE_ERROR_CANCELLED);
     sonde_session_tokens(s, &n);
     assert_int_equal(n, 256);
+    assert_null(sonde_session_logits(s));                     /* nobody asked for those of the chunk in work */
     assert_int_equal(sonde_session_feed(s, ids, 344, &e), 0); /* it can go on */
+    assert_non_null(sonde_session_logits(s));
     sonde_session_close(s);
 }
 
@@ -414,6 +445,7 @@ static void test_generate__refuses_what_makes_no_sense(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_feed__allocates_nothing),
+        cmocka_unit_test(test_feed__allocates_nothing_while_choosing),
         cmocka_unit_test(test_model__tells_what_it_is),
         cmocka_unit_test(test_model__errors_name_the_directory),
         cmocka_unit_test(test_feed__refuses_and_changes_nothing),

@@ -5,7 +5,7 @@
  * compressed entries. They are gathered as pointers, oldest first, so nothing is copied and the order of the
  * sums is that of the positions, whatever the division into steps.
  */
-#include <stdlib.h>
+#include <math.h>
 
 #include "device/cpu/cpu_internal.h"
 
@@ -83,11 +83,6 @@ static uint64_t rank_key(float score, uint32_t entry) {
     return (uint64_t)~u << 32 | entry;
 }
 
-static int ascending_u64(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void swap(uint64_t *a, uint64_t *b) {
     uint64_t t = *a;
     *a = *b;
@@ -111,23 +106,38 @@ static void select_smallest(uint64_t *x, uint64_t n, uint64_t k) {
     }
 }
 
+/* Ranks of all n entries of row r into cpu->ranks. */
+static void rank_entries(struct cpu *cpu, const struct device_select *s, uint32_t r, uint64_t n) {
+    const float *q = s->q + (size_t)r * s->heads * s->dim, *w = s->w + (size_t)r * s->heads;
+    for (uint64_t i = 0; i < n; i++) {
+        float score = cpu->kernels.index_score(q, w, s->heads, s->dim, s->keys + i * s->dim);
+        cpu->not_finite |= !isfinite(score);
+        cpu->ranks[i] = rank_key(score, (uint32_t)i);
+    }
+}
+
+/* The k-th smallest of cpu->ranks [n]; they are distinct. */
+static uint64_t rank_limit(struct cpu *cpu, uint64_t n, uint64_t k) {
+    uint64_t limit = 0;
+    memcpy(cpu->order, cpu->ranks, n * sizeof(*cpu->order));
+    select_smallest(cpu->order, n, k);
+    for (uint64_t i = 0; i < k; i++)
+        limit = max_u64(limit, cpu->order[i]);
+    return limit;
+}
+
 void cpu_select(struct device *d, const struct device_select *s) {
     struct cpu *cpu = cpu_of(d);
     for (uint32_t r = 0; r < s->rows; r++) {
-        uint64_t n = (s->first + r + 1) / s->ratio, top = min_u64(n, s->top);
-        int32_t *chosen = s->chosen + (size_t)r * s->top;
-        const float *q = s->q + (size_t)r * s->heads * s->dim, *w = s->w + (size_t)r * s->heads;
+        uint64_t n = (s->first + r + 1) / s->ratio, limit = UINT64_MAX;
+        int32_t *chosen = s->chosen + (size_t)r * s->top, count = 0;
         if (n > s->top) {
-            for (uint64_t i = 0; i < n; i++)
-                cpu->order[i] =
-                    rank_key(cpu->kernels.index_score(q, w, s->heads, s->dim, s->keys + i * s->dim), (uint32_t)i);
-            select_smallest(cpu->order, n, top);
-            for (uint64_t i = 0; i < top; i++)
-                cpu->order[i] &= UINT32_MAX;
-            qsort(cpu->order, top, sizeof(cpu->order[0]), ascending_u64);
+            rank_entries(cpu, s, r, n);
+            limit = rank_limit(cpu, n, s->top);
         }
-        for (uint64_t i = 0; i < top; i++)
-            chosen[i] = n > s->top ? (int32_t)cpu->order[i] : (int32_t)i;
-        s->counts[r] = (int32_t)top;
+        for (uint64_t i = 0; i < n; i++)
+            if (n <= s->top || cpu->ranks[i] <= limit)
+                chosen[count++] = (int32_t)i;
+        s->counts[r] = count;
     }
 }

@@ -26,7 +26,7 @@ static void cpu_release(struct device *d, void *memory, size_t bytes) {
         munmap(memory, bytes ? bytes : 1);
 }
 
-static void cpu_copy_bytes(struct device *d, void *to, const void *from, size_t bytes) {
+static void cpu_download(struct device *d, void *to, const void *from, size_t bytes) {
     (void)d;
     memcpy(to, from, bytes);
 }
@@ -43,6 +43,7 @@ static void layout(struct cpu *cpu, struct arena *a) {
     cpu->weights = arena_take(a, l->keys * l->heads, sizeof(float));
     cpu->keys = arena_take(a, max_u64(l->keys, 2 * (uint64_t)l->pool_rows), sizeof(float *));
     cpu->bias = arena_take(a, l->pool_rows, l->entry * sizeof(float));
+    cpu->ranks = arena_take(a, l->scored, sizeof(uint64_t));
     cpu->order = arena_take(a, l->scored, sizeof(uint64_t));
     cpu->expert_x = arena_take(a, l->rows, l->width * sizeof(float));
     cpu->expert_y = arena_take(a, l->rows, l->width * sizeof(float));
@@ -69,8 +70,9 @@ static int cpu_reserve(struct device *d, const struct device_limits *limits, str
 }
 
 static int cpu_finish(struct device *d, struct sonde_error *e) {
-    (void)d, (void)e;
-    return SONDE_OK;
+    bool bad = cpu_of(d)->not_finite;
+    cpu_of(d)->not_finite = false;
+    return bad ? err_set(e, SONDE_ERROR_NUMERIC, "a score is not finite") : SONDE_OK;
 }
 
 static void cpu_close(struct device *d) {
@@ -193,7 +195,7 @@ static void cpu_hyper(struct device *d, const struct device_hyper *h) {
                                     h->comb + (size_t)s * n * n);
         else
             for (uint32_t j = 0; j < n; j++)
-                m[j] = 1 / (1 + expf(-(m[j] * scale[0] + base[j]))) + h->eps;
+                m[j] = kernel_sigmoid(m[j] * scale[0] + base[j]) + h->eps;
         cpu->kernels.hc_collapse(streams, n, h->dim, m, h->x + (size_t)s * h->dim);
     }
 }
@@ -218,8 +220,7 @@ static const struct device_ops ops = {
     .close = cpu_close,
     .alloc = cpu_alloc,
     .release = cpu_release,
-    .upload = cpu_copy_bytes,
-    .download = cpu_copy_bytes,
+    .download = cpu_download,
     .prepare = cpu_prepare,
     .reserve = cpu_reserve,
     .finish = cpu_finish,

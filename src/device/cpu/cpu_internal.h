@@ -21,7 +21,9 @@ struct cpu {
     float *weights;       /* [heads, keys]: attention */
     const float **keys;   /* [max(keys, 2 pool_rows)] */
     float *bias;          /* [pool_rows, entry]: of a pool */
-    uint64_t *order;      /* [scored]: top-k */
+    bool not_finite;      /* a value that only chooses was not finite; finish() tells */
+    uint64_t *ranks;      /* [scored] */
+    uint64_t *order;      /* [scored]: ranks, partly sorted */
     float *expert_x;      /* [rows, width]: tokens gathered for one expert */
     float *gate, *up;     /* [rows, inter] */
     float *expert_y;      /* [rows, width] */

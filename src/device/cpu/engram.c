@@ -7,16 +7,19 @@ void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
     struct cpu *cpu = cpu_of(d);
     const struct kernel_table *k = &cpu->kernels;
     uint32_t dim = g->dim;
-    float *weight = cpu->vector, *key = cpu->expert_x, *query = cpu->expert_y;
+    const float *key_norm = cpu_vector(&g->key_norm, cpu->vector),
+                *query_norm = cpu_vector(&g->query_norm, cpu->vector2);
+    float *key = cpu->expert_x, *query = cpu->expert_y;
     for (uint32_t s = 0; s < g->rows; s++) {
         size_t at = ((size_t)s * g->streams + g->stream) * dim;
-        k->rms_norm(g->key + (size_t)s * dim, dim, cpu_vector(&g->key_norm, weight), g->eps, key);
-        k->rms_norm(g->h + at, dim, cpu_vector(&g->query_norm, weight), g->eps, query);
+        k->rms_norm(g->key + (size_t)s * dim, dim, key_norm, g->eps, key);
+        k->rms_norm(g->h + at, dim, query_norm, g->eps, query);
         float dot = 0;
         for (uint32_t c = 0; c < dim; c++)
             dot += key[c] * query[c];
         dot /= sqrtf((float)dim);
-        float root = sqrtf(fmaxf(fabsf(dot), 1e-6f)), gate = 1 / (1 + expf(-(dot > 0 ? root : dot < 0 ? -root : 0)));
+        float root = sqrtf(fmaxf(fabsf(dot), 1e-6f));
+        float gate = kernel_sigmoid(dot > 0 ? root : dot < 0 ? -root : dot); /* NaN stays */
         for (uint32_t c = 0; c < dim; c++)
             g->out[at + c] = gate * g->value[(size_t)s * dim + c];
     }
@@ -39,7 +42,7 @@ void cpu_engram_conv(struct device *d, const struct device_engram_conv *c) {
                                                          : c->ring + (at - back) % ring_rows * c->channels;
                 sum += row[ch] * taps[t];
             }
-            c->out[(size_t)s * c->channels + ch] += sum / (1 + expf(-sum));
+            c->out[(size_t)s * c->channels + ch] += sum * kernel_sigmoid(sum);
         }
     }
 }

@@ -12,25 +12,30 @@
 /* --------------------------------------------------------------------------------------- routing */
 
 static void score_logits(const float *logits, uint32_t n, enum device_scoring scoring, float *score) {
-    float top = -INFINITY, total = 0;
+    if (scoring == DEVICE_SOFTMAX) {
+        float top = -INFINITY, total = 0;
+        for (uint32_t e = 0; e < n; e++)
+            top = fmaxf(top, logits[e]);
+        for (uint32_t e = 0; e < n; e++)
+            total += score[e] = expf(logits[e] - top);
+        for (uint32_t e = 0; e < n; e++)
+            score[e] /= total;
+        return;
+    }
     for (uint32_t e = 0; e < n; e++) {
         float z = logits[e];
-        top = fmaxf(top, z);
         if (scoring == DEVICE_SIGMOID)
-            score[e] = 1 / (1 + expf(-z));
+            score[e] = kernel_sigmoid(z);
         else /* softplus without overflow: max(z, 0) + log(1 + e^-|z|) */
-            score[e] = sqrtf(fmaxf(z, 0) + log1pf(expf(-fabsf(z))));
+            score[e] = sqrtf((z < 0 ? 0 : z) + log1pf(expf(-fabsf(z))));
     }
-    if (scoring != DEVICE_SOFTMAX)
-        return;
-    for (uint32_t e = 0; e < n; e++)
-        total += score[e] = expf(logits[e] - top);
-    for (uint32_t e = 0; e < n; e++)
-        score[e] /= total;
 }
 
 /* The `active` best of score + bias in descending order; ties go to the lower number. */
-static void choose(const float *score, const float *bias, uint32_t n, uint32_t active, int32_t *index) {
+static void choose(struct cpu *cpu, const float *score, const float *bias, uint32_t n, uint32_t active,
+                   int32_t *index) {
+    for (uint32_t e = 0; e < n; e++)
+        cpu->not_finite |= !isfinite(score[e] + (bias ? bias[e] : 0));
     for (uint32_t j = 0; j < active; j++) {
         int32_t best = -1;
         float most = 0;
@@ -59,7 +64,7 @@ void cpu_route(struct device *d, const struct device_route *r) {
         if (r->forced)
             memcpy(index, r->forced + (size_t)s * r->active, r->active * sizeof(*index));
         else
-            choose(score, bias, r->experts, r->active, index);
+            choose(cpu, score, bias, r->experts, r->active, index);
         for (uint32_t j = 0; j < r->active; j++)
             total += weight[j] = score[index[j]];
         for (uint32_t j = 0; j < r->active; j++)
@@ -76,26 +81,36 @@ static void product(struct cpu *cpu, const struct device_experts *x, const struc
         cpu->kernels.round_bf16(out, (size_t)count * w->rows);
 }
 
-static void quantise(struct cpu *cpu, const struct device_experts *x, const struct matrix *w, float *in,
-                     uint32_t count) {
-    if (x->round_inputs && matrix_quantised(w))
-        for (uint32_t i = 0; i < count; i++)
-            cpu->kernels.fake_e4m3(in + (size_t)i * w->cols, w->cols, 128);
+static bool rounds_input(const struct device_experts *x, const struct matrix *w) {
+    return x->input_block && matrix_quantised(w);
+}
+
+static void quantise(struct cpu *cpu, const struct device_experts *x, float *in, uint32_t count, uint32_t width) {
+    for (uint32_t i = 0; i < count; i++)
+        cpu->kernels.fake_e4m3(in + (size_t)i * width, width, x->input_block);
 }
 
 /* expert_y [count, D] = w2 (silu(w1 x) * w3 x * weight) of the `count` gathered tokens in expert_x. */
 static void run_expert(struct cpu *cpu, const struct device_experts *x, const struct device_expert *expert,
                        uint32_t count) {
     uint32_t inter = expert->w1.rows;
-    quantise(cpu, x, &expert->w1, cpu->expert_x, count);
-    product(cpu, x, &expert->w1, cpu->expert_x, count, cpu->gate);
-    product(cpu, x, &expert->w3, cpu->expert_x, count, cpu->up);
+    const struct matrix *w[] = {&expert->w1, &expert->w3};
+    float *out[] = {cpu->gate, cpu->up};
+    for (int i = 0; i < 2; i++) /* those that take their input as it is come first: rounding is in place */
+        if (!rounds_input(x, w[i]))
+            product(cpu, x, w[i], cpu->expert_x, count, out[i]);
+    if (rounds_input(x, w[0]) || rounds_input(x, w[1]))
+        quantise(cpu, x, cpu->expert_x, count, expert->w1.cols);
+    for (int i = 0; i < 2; i++)
+        if (rounds_input(x, w[i]))
+            product(cpu, x, w[i], cpu->expert_x, count, out[i]);
     for (uint32_t i = 0; i < count; i++)
         cpu->kernels.swiglu(cpu->gate + (size_t)i * inter, cpu->up + (size_t)i * inter, inter, x->limit,
                             cpu->expert_weight[i]);
     if (x->round_storage == FORMAT_BF16)
         cpu->kernels.round_bf16(cpu->gate, (size_t)count * inter);
-    quantise(cpu, x, &expert->w2, cpu->gate, count);
+    if (rounds_input(x, &expert->w2))
+        quantise(cpu, x, cpu->gate, count, inter);
     product(cpu, x, &expert->w2, cpu->gate, count, cpu->expert_y);
 }
 
