@@ -269,7 +269,7 @@ SONDE_API int sonde_chat_parse(const char *text, size_t bytes, bool thinking, ch
 /* --------------------------------------------------------------------------------- generation */
 
 enum sonde_finish {
-    SONDE_FINISH_END,       /* the model ended its turn */
+    SONDE_FINISH_END,       /* the model ended its turn: eos, or one of sonde_generation.end */
     SONDE_FINISH_STOP,      /* a stop string came */
     SONDE_FINISH_LENGTH,    /* max_tokens were generated */
     SONDE_FINISH_CONTEXT,   /* the session is full */
@@ -279,6 +279,8 @@ enum sonde_finish {
 struct sonde_generation {
     struct sonde_sampling sampling;
     uint64_t max_tokens;     /* 0: until the model ends or the context is full */
+    const int32_t *end; /* ids that end the answer besides the model's eos, such as that of "<｜User｜>" */
+    size_t end_count;
     const char *const *stop; /* stop strings, not empty ones; the text ends before the first that appears */
     size_t stop_count;
     void *context;
@@ -289,7 +291,7 @@ struct sonde_generation {
     int (*progress)(void *context, size_t done, size_t total);
 };
 
-/* Default sampling, no limit, no stop strings, no callbacks. */
+/* Default sampling, no limit, no more ends, no stop strings, no callbacks. */
 SONDE_API void sonde_generation_default(struct sonde_generation *generation);
 
 struct sonde_generated {

@@ -7,6 +7,8 @@
 
 int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e) {
     json_error_t why;
+    if (count == 0)
+        return err_set(e, SONDE_ERROR_FORMAT, "%s: empty, where JSON was expected", what);
     json_t *parsed = json_loadb(bytes, count, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
     if (!parsed && json_error_code(&why) == json_error_out_of_memory)
         return err_memory(e);

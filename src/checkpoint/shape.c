@@ -110,7 +110,7 @@ static void read_sizes(const struct config *c, struct shape *s) {
     s->active = size_of(c, "num_experts_per_tok", MOST);
     s->shared_experts = (uint32_t)config_integer(c, "n_shared_experts", 1, 256, 1);
     s->inter = size_of(c, spelling(c, "moe_intermediate_size", "intermediate_size"), 1 << 20);
-    s->streams = (uint32_t)config_integer(c, "hc_mult", 1, 64, 4);
+    s->streams = (uint32_t)config_integer(c, "hc_mult", 1, 16, 4);
     s->sinkhorn_iters = (uint32_t)config_integer(c, "hc_sinkhorn_iters", 1, 1000, 20);
     s->context = (uint64_t)config_integer(c, "max_position_embeddings", 1, INT64_C(1) << 40, 1 << 20);
     s->bos = (int32_t)config_integer(c, "bos_token_id", 0, s->vocab - 1, 0);

@@ -88,11 +88,18 @@ struct loop {
     struct sonde_generated result;
 };
 
+static bool is_end(const struct loop *l, int32_t id) {
+    const struct sonde_generation *o = l->g.options;
+    for (size_t i = 0; i < o->end_count; i++)
+        if (o->end[i] == id)
+            return true;
+    return id == checkpoint_shape(l->session->model->checkpoint)->eos;
+}
+
 /* Draws, shows and feeds tokens until something ends it; the reason goes to result.finish. */
 static int generate(struct loop *l, struct sonde_error *e) {
     struct generating *g = &l->g;
     struct sequence *sequence = l->session->sequence;
-    int32_t end = checkpoint_shape(l->session->model->checkpoint)->eos;
     const char *text;
     size_t bytes;
     int rc = SONDE_OK;
@@ -106,7 +113,7 @@ static int generate(struct loop *l, struct sonde_error *e) {
             break;
         }
         int32_t id = sonde_sampler_draw(l->sampler, sonde_session_logits(l->session));
-        if (id == end) {
+        if (is_end(l, id)) {
             l->result.finish = SONDE_FINISH_END;
             break;
         }

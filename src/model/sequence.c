@@ -258,7 +258,8 @@ int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence *
     return SONDE_OK;
 failed:
     sequence_close(s);
-    return err_memory(e);
+    return err_set(e, SONDE_ERROR_MEMORY, "out of memory: a context of %llu tokens needs %llu bytes",
+                   (unsigned long long)(context ? context : m->context), (unsigned long long)a.used);
 }
 
 void sequence_close(struct sequence *s) {

@@ -24,6 +24,11 @@ static const char *named(struct binder *b, const char *part) {
     return b->name;
 }
 
+/* Path of the shard that holds part, which is there. */
+static const char *file_of(struct binder *b, const char *part) {
+    return checkpoint_file(b->c, checkpoint_find(b->c, named(b, part)));
+}
+
 /* `official` precision rounds the inputs of quantised matrices in blocks, which must divide them. */
 static void check_blocks(struct binder *b, const struct matrix *m) {
     if (!b->rc && b->m->precision.activations_fp8 && matrix_quantised(m) && m->cols % ACTIVATION_BLOCK)
@@ -189,8 +194,8 @@ static void bind_hashes(struct binder *b, struct engram *g) {
         g->sizes[i] = integers_at(&sizes, i);
         g->offsets[i] = (int64_t)rows;
         if (g->sizes[i] <= 0 || g->sizes[i] > UINT32_MAX - (int64_t)rows)
-            b->rc = err_set(b->e, SONDE_ERROR_FORMAT, "tensor %s: size %lld of hash head %u is out of range",
-                            named(b, "engram.head_sizes"), (long long)g->sizes[i], i);
+            b->rc = err_set(b->e, SONDE_ERROR_FORMAT, "%s: tensor %s: size %lld of hash head %u is out of range",
+                            file_of(b, "engram.head_sizes"), b->name, (long long)g->sizes[i], i);
         rows += (uint64_t)g->sizes[i];
     }
     matrix(b, "engram.multi_head_embedding.embedding", rows, s->width / s->heads, &g->table);
@@ -263,20 +268,11 @@ bool layer_has_engram(const struct shape *s, uint32_t layer) {
     return false;
 }
 
-static int check_shape(const struct model *m, struct sonde_error *e) {
-    const struct shape *s = m->shape;
-    if (s->streams > HC_MAX_STREAMS)
-        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field hc_mult is %u, expected at most %d", s->streams,
-                       HC_MAX_STREAMS);
-    if (s->engram.count && s->engram.taps > 64)
-        return err_set(e, SONDE_ERROR_UNSUPPORTED, "config field engram.kernel_size is %u, expected at most 64",
-                       s->engram.taps);
-    return SONDE_OK;
-}
+_Static_assert(HC_MAX_STREAMS == 16, "shape_parse() bounds hc_mult by this");
 
 int weights_bind(struct model *m, struct sonde_error *e) {
     const struct shape *s = m->shape;
-    struct binder b = {.m = m, .c = m->checkpoint, .s = s, .e = e, .rc = check_shape(m, e)};
+    struct binder b = {.m = m, .c = m->checkpoint, .s = s, .e = e};
     matrix(&b, "embed", s->vocab, s->hidden, &m->embed);
     matrix(&b, "head", s->vocab, s->hidden, &m->head);
     vector(&b, "norm.weight", s->hidden, &m->norm);

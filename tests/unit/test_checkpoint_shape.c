@@ -234,7 +234,7 @@ static void test_shape__bounds_products(void **state) {
     struct shape s = parsed("{\"vocab_size\": 16777216, \"hidden_size\": 1048576, \"num_hidden_layers\": 1, "
                             "\"num_attention_heads\": 32768, \"head_dim\": 32768, \"q_lora_rank\": 32768, "
                             "\"o_groups\": 32768, \"o_lora_rank\": 32768, \"sliding_window\": 1, "
-                            "\"num_experts_per_tok\": 32768, \"routed_scaling_factor\": 1, \"hc_mult\": 64, "
+                            "\"num_experts_per_tok\": 32768, \"routed_scaling_factor\": 1, \"hc_mult\": 16, "
                             "\"n_routed_experts\": 32768, \"moe_intermediate_size\": 1048576, \"num_hash_layers\": 0, "
                             "\"n_shared_experts\": 256, \"qk_rope_head_dim\": 64, \"compress_ratios\": [4], "
                             "\"index_n_heads\": 32768, \"index_head_dim\": 32768, \"index_topk\": 1}");

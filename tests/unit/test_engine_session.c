@@ -410,6 +410,29 @@ static void test_generate__ends_before_a_stop_string(void **state) {
     assert_string_equal(cut.text, whole.text);
 }
 
+static void test_generate__ends_at_the_ids_it_is_told(void **state) {
+    (void)state;
+    struct sonde_generation g;
+    struct answer whole = {0}, cut = {0};
+    sonde_generation_default(&g);
+    g.sampling.temperature = 0;
+    g.max_tokens = 40;
+    generate(&g, &whole, 0);
+    int32_t *ids;
+    size_t count;
+    assert_int_equal(sonde_tokenizer_encode(sonde_model_tokenizer(nano), whole.text, whole.bytes, SONDE_MARKUP_TEXT,
+                                            &ids, &count, NULL),
+                     0);
+    int32_t ends[] = {4095, ids[count / 2]};
+    sonde_free(ids);
+    g.end = ends;
+    g.end_count = 2;
+    struct sonde_generated r = generate(&g, &cut, 0);
+    assert_int_equal(r.finish, SONDE_FINISH_END);
+    assert_true(cut.bytes < whole.bytes && r.generated_tokens < 40);
+    assert_memory_equal(cut.text, whole.text, cut.bytes);
+}
+
 static void test_generate__ends_with_the_context_or_the_caller(void **state) {
     (void)state;
     struct sonde_generation g;
@@ -456,6 +479,7 @@ int main(void) {
         cmocka_unit_test(test_observe__stops_after_the_chunk_in_work),
         cmocka_unit_test(test_generate__is_the_loop_by_hand),
         cmocka_unit_test(test_generate__ends_before_a_stop_string),
+        cmocka_unit_test(test_generate__ends_at_the_ids_it_is_told),
         cmocka_unit_test(test_generate__ends_with_the_context_or_the_caller),
         cmocka_unit_test(test_generate__refuses_what_makes_no_sense),
     };
