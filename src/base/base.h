@@ -21,8 +21,8 @@
 /* ------------------------------------------------------------------------------------- errors */
 
 /* Fills e (if not NULL) and returns code, so that a failure reads `return err_set(e, SONDE_ERROR_FORMAT,
- * "%s: tensor %s: ...", file, name);`. Too long a sentence ends in "...". Control characters, which hostile
- * names may hold, are shown as '?'. */
+ * "%s: tensor %s: ...", file, name);`. Too long a sentence ends in a whole character and "...". Control characters
+ * (C0, DEL, and C1 in UTF-8), which hostile names may hold, are shown as '?'. */
 int err_set(struct sonde_error *e, int code, const char *format, ...) PRINTF_LIKE(3, 4);
 
 /* The same with code IO and ": " strerror(errno) at the end. */
@@ -103,16 +103,43 @@ struct file_map {
     size_t size;
 };
 
-/* Maps a regular file for reading. Errors: IO (names the path). */
+/* Maps a regular file for reading; anything else is refused at once, a FIFO too. Errors: IO (names the path). */
 int file_map_open(const char *path, struct file_map *map, struct sonde_error *e);
 void file_map_close(struct file_map *map);
 
-/* Appends the whole of a file to b; refuses more than `limit` bytes. path "-" is standard input.
- * Errors: IO, FORMAT (too large), MEMORY. */
+/* Appends the whole of a regular file to b; refuses more than `limit` bytes. Anything else is refused at once, so
+ * that a FIFO among the files of a checkpoint holds nobody up. Errors: IO, FORMAT (too large), MEMORY. */
 int file_read(const char *path, size_t limit, struct buf *b, struct sonde_error *e);
 
-/* Replaces path by the given bytes atomically: written beside it, fsynced, renamed. On failure path is as
- * it was. Errors: IO, MEMORY. */
+/* The same for input that a user named: pipes, FIFOs (which are waited for) and devices too, and "-" for standard
+ * input. Directories are refused. */
+int file_read_input(const char *path, size_t limit, struct buf *b, struct sonde_error *e);
+
+/*
+ * A file on its way to replacing another. What is there:
+ *
+ *     nothing, a regular file   written beside it under a name nobody else has, fsynced, renamed: the path holds
+ *                               the old file or the whole new one, never a part. The new file takes on no more
+ *                               permissions than the old one had
+ *     a symbolic link           followed; what it leads to is replaced, and must exist
+ *     character device, FIFO    cannot be replaced; is written to as bytes come
+ *     anything else             refused
+ *
+ * open, write as often as wanted, then commit or cancel; {0} may be cancelled. All messages name the path.
+ */
+struct file_replacement {
+    char *path;      /* as given, for messages */
+    char *target;    /* with symbolic links followed */
+    char *temporary; /* NULL: the target is written to directly */
+    int fd;          /* -1: closed */
+};
+
+int file_replacement_open(struct file_replacement *r, const char *path, struct sonde_error *e); /* IO, MEMORY */
+int file_replacement_write(struct file_replacement *r, const void *bytes, size_t count, struct sonde_error *e); /* IO */
+int file_replacement_commit(struct file_replacement *r, struct sonde_error *e); /* IO; releases r whatever happens */
+void file_replacement_cancel(struct file_replacement *r);                       /* removes what was written */
+
+/* Replaces path by the given bytes, as above. Errors: IO, MEMORY. */
 int file_write(const char *path, const void *bytes, size_t count, struct sonde_error *e);
 
 /* True if path names something that exists. */
@@ -124,7 +151,7 @@ void file_join(struct buf *b, const char *directory, const char *name);
 /* ----------------------------------------------------------------------------------------- JSON */
 
 /* Parses one JSON value (strings may hold NUL; duplicate keys are refused). `what` names the source in the
- * message: "config.json: line 3: ...". The caller json_decref()s *value. Errors: FORMAT, MEMORY. */
+ * message: "config.json: not valid JSON, line 3: ...". The caller json_decref()s *value. Errors: FORMAT, MEMORY. */
 int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e);
 
 /* ------------------------------------------------------------------------------- time and chance */

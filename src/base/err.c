@@ -5,6 +5,26 @@
 
 #include "base/base.h"
 
+/* Ends a message that fills its `size` bytes in "...", after a whole character. */
+static void cut(char *message, size_t size) {
+    size_t at = size - 4;
+    for (int i = 0; i < 3 && ((unsigned char)message[at] & 0xc0) == 0x80; i++)
+        at--;
+    memcpy(message + at, "...", 4);
+}
+
+/* One '?' for each control character. C1 is 0xc2 0x80..0x9f in UTF-8. */
+static void hide_controls(char *message) {
+    const unsigned char *from = (const unsigned char *)message;
+    char *to = message;
+    for (; *from; from++) {
+        bool c1 = from[0] == 0xc2 && from[1] >= 0x80 && from[1] <= 0x9f;
+        *to++ = *from < 0x20 || *from == 0x7f || c1 ? '?' : (char)*from;
+        from += c1;
+    }
+    *to = 0;
+}
+
 static void sentence(struct sonde_error *e, int code, const char *format, va_list args, const char *reason) {
     size_t size = sizeof(e->message);
     e->code = code;
@@ -13,10 +33,8 @@ static void sentence(struct sonde_error *e, int code, const char *format, va_lis
     if (reason && used < size)
         used += (size_t)snprintf(e->message + used, size - used, ": %s", reason);
     if (used >= size)
-        memcpy(e->message + size - 4, "...", 4);
-    for (char *c = e->message; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
+        cut(e->message, size);
+    hide_controls(e->message);
 }
 
 int err_set(struct sonde_error *e, int code, const char *format, ...) {

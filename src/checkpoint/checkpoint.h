@@ -187,10 +187,10 @@ int safetensors_parse(const uint8_t *header, size_t header_bytes, const uint8_t 
                       const char *what, struct safetensors **s, struct sonde_error *e);
 
 /* Writing: declare all tensors, append their bytes in that order, in pieces of any size, finish. The file
- * appears under its name only when finished (written beside it, fsynced, renamed); cancel removes what was
- * written. The header is padded with spaces to 8 bytes, the data has no gaps: a tensor is aligned to its
- * elements when wider dtypes are declared first. Errors: IO, ARGUMENT (names twice, empty or not UTF-8; sizes
- * that overflow; more bytes than declared), MEMORY. */
+ * appears under its name only when finished (struct file_replacement, which also says what happens to what is no
+ * regular file); cancel removes what was written. The header is padded with spaces to 8 bytes, the data has no gaps: a
+ * tensor is aligned to its elements when wider dtypes are declared first. Errors: IO, ARGUMENT (names twice, empty or
+ * not UTF-8; sizes that overflow; more bytes than declared), MEMORY. */
 struct tensor_spec {
     const char *name;
     enum dtype dtype;

@@ -2,40 +2,19 @@
  * writer.c - a safetensors file written in one pass: sizes first, then bytes, visible only when whole.
  *
  * The header is known before any data is, because all tensors are declared at the start; so nothing is kept in
- * memory and nothing is written twice. A crash or a full disk leaves NAME.PID.tmp at worst, never a NAME that
- * looks like a checkpoint and is not.
+ * memory and nothing is written twice. A crash leaves NAME.SUFFIX.tmp at worst, never a NAME that looks like a
+ * checkpoint and is not (struct file_replacement).
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "checkpoint/checkpoint_internal.h"
 
 struct safetensors_writer {
-    char *path, *temporary;
-    int fd;
+    struct file_replacement file;
     uint64_t declared, written; /* bytes of data */
     bool failed;
 };
-
-static int write_all(struct safetensors_writer *w, const void *bytes, size_t count, struct sonde_error *e) {
-    const char *at = bytes;
-    while (count) {
-        ssize_t n = write(w->fd, at, count);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            w->failed = true;
-            return err_system(e, "%s: cannot be written", w->path);
-        }
-        at += n;
-        count -= (size_t)n;
-    }
-    return SONDE_OK;
-}
 
 /* Adds {"dtype", "shape", "data_offsets"} of one tensor; moves *at past its bytes. */
 static int declare(json_t *root, const struct tensor_spec *spec, const char *path, uint64_t *at,
@@ -77,27 +56,9 @@ static int write_header(struct safetensors_writer *w, json_t *root, struct sonde
     while (b.len % 8)
         buf_byte(&b, ' ');
     free(json);
-    int rc = b.failed ? err_memory(e) : write_all(w, b.data, b.len, e);
+    int rc = b.failed ? err_memory(e) : file_replacement_write(&w->file, b.data, b.len, e);
     buf_release(&b);
     return rc;
-}
-
-static int open_temporary(struct safetensors_writer *w, const char *path, struct sonde_error *e) {
-    struct buf name = {0};
-    w->path = strdup(path);
-    buf_printf(&name, "%s.%ld.tmp", path, (long)getpid());
-    if (!w->path || buf_take(&name, &w->temporary, NULL, NULL))
-        return err_memory(e);
-    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return w->fd < 0 ? err_system(e, "%s: cannot be written", path) : SONDE_OK;
-}
-
-static void release(struct safetensors_writer *w) {
-    if (w->fd >= 0)
-        close(w->fd);
-    free(w->path);
-    free(w->temporary);
-    free(w);
 }
 
 int safetensors_create(const char *path, const struct tensor_spec *specs, size_t count, struct safetensors_writer **out,
@@ -107,12 +68,10 @@ int safetensors_create(const char *path, const struct tensor_spec *specs, size_t
     json_t *root = json_object();
     if (!w || !root)
         rc = err_memory(e);
-    if (w)
-        w->fd = -1;
     for (size_t i = 0; !rc && i < count; i++)
         rc = declare(root, &specs[i], path, &w->declared, e);
     if (!rc)
-        rc = open_temporary(w, path, e);
+        rc = file_replacement_open(&w->file, path, e);
     if (!rc)
         rc = write_header(w, root, e);
     json_decref(root);
@@ -126,37 +85,30 @@ int safetensors_create(const char *path, const struct tensor_spec *specs, size_t
 int safetensors_append(struct safetensors_writer *w, const void *bytes, size_t count, struct sonde_error *e) {
     if (count > w->declared - w->written) {
         w->failed = true;
-        return err_set(e, SONDE_ERROR_ARGUMENT, "%s: more bytes than the %llu declared", w->path,
+        return err_set(e, SONDE_ERROR_ARGUMENT, "%s: more bytes than the %llu declared", w->file.path,
                        (unsigned long long)w->declared);
     }
+    int rc = file_replacement_write(&w->file, bytes, count, e);
     w->written += count;
-    return write_all(w, bytes, count, e);
+    w->failed |= rc != SONDE_OK;
+    return rc;
 }
 
 int safetensors_finish(struct safetensors_writer *w, struct sonde_error *e) {
-    int rc = SONDE_OK;
+    int rc;
     if (w->failed || w->written != w->declared) {
-        rc = err_set(e, SONDE_ERROR_ARGUMENT, "%s: %llu of %llu bytes were written", w->path,
+        rc = err_set(e, SONDE_ERROR_ARGUMENT, "%s: %llu of %llu bytes were written", w->file.path,
                      (unsigned long long)w->written, (unsigned long long)w->declared);
-    } else if (fsync(w->fd) < 0) {
-        rc = err_system(e, "%s: cannot be written", w->path);
+        file_replacement_cancel(&w->file);
     } else {
-        int fd = w->fd;
-        w->fd = -1;
-        if (close(fd) < 0 || rename(w->temporary, w->path) < 0)
-            rc = err_system(e, "%s: cannot be written", w->path);
+        rc = file_replacement_commit(&w->file, e);
     }
-    if (rc)
-        safetensors_cancel(w);
-    else
-        release(w);
+    free(w);
     return rc;
 }
 
 void safetensors_cancel(struct safetensors_writer *w) {
-    if (!w)
-        return;
-    if (w->temporary)
-        unlink(w->temporary);
-    release(w);
+    if (w)
+        file_replacement_cancel(&w->file);
+    free(w);
 }

@@ -23,8 +23,8 @@ static size_t mark_prefix(const char *text, size_t bytes) {
     return n;
 }
 
-void splitter_push(struct splitter *s, const char *text, size_t bytes, bool finish,
-                   void (*show)(void *context, bool reasoning, const char *text, size_t bytes), void *context) {
+void think_splitter_push(struct think_splitter *s, const char *text, size_t bytes, bool finish,
+                         void (*show)(void *context, bool reasoning, const char *text, size_t bytes), void *context) {
     if (!s->thinking) {
         if (bytes)
             show(context, false, text, bytes);
@@ -54,7 +54,7 @@ void splitter_push(struct splitter *s, const char *text, size_t bytes, bool fini
 struct running {
     const struct answer_request *request;
     struct answer *answer;
-    struct splitter splitter;
+    struct think_splitter splitter;
     struct progress progress;
     int stop;
 };
@@ -68,7 +68,7 @@ static void on_part(void *context, bool reasoning, const char *text, size_t byte
 static int on_text(void *context, const char *text, size_t bytes) {
     struct running *r = context;
     progress_end(&r->progress);
-    splitter_push(&r->splitter, text, bytes, false, on_part, r);
+    think_splitter_push(&r->splitter, text, bytes, false, on_part, r);
     return r->stop || interrupted();
 }
 
@@ -100,7 +100,8 @@ int answer_generate(const struct answer_request *request, struct answer *a, stru
     int rc = sonde_generate(request->session, request->ids + held, request->count - held, &generation, &a->result, e);
     interrupt_disarm();
     progress_end(&r.progress);
-    splitter_push(&r.splitter, NULL, 0, true, on_part, &r);
+    think_splitter_push(&r.splitter, NULL, 0, true, on_part, &r);
+    a->thought = request->thinking;
     a->thinking = r.splitter.thinking;
     if (!rc && (a->text.failed || a->reasoning.failed || r.splitter.held.failed))
         rc = err_memory(e);
@@ -116,7 +117,7 @@ void answer_release(struct answer *a) {
 /* ------------------------------------------------------------------------------------- keeping it */
 
 /*
- * The generated ids of the text: those after </think>, if there was reasoning. The session lacks the last
+ * The generated ids of the text: those after </think>, if the model was to think. The session lacks the last
  * token where generation was cut short, and holds more than the text where it was ended by a stop string;
  * so what it holds is decoded, must be the beginning of the text, and the rest of the text is encoded. Where
  * that fails (a character was cut in two) the ids stay NULL and the text will be encoded as a whole.
@@ -155,13 +156,12 @@ int answer_keep(struct answer *a, sonde_session *session, const sonde_tokenizer 
     size_t held, from = prompt_count;
     const int32_t *tokens = sonde_session_tokens(session, &held);
     int32_t think_end = sonde_tokenizer_added(tokenizer, THINK_END);
-    struct message *m = conversation_add(c, ROLE_ASSISTANT);
+    struct message *m = conversation_add(c, SPEAKER_ASSISTANT);
     if (!m)
         return err_memory(e);
-    if (a->reasoning.len)
-        for (size_t i = prompt_count; i < held; i++)
-            if (tokens[i] == think_end)
-                from = i + 1;
+    if (a->thought) /* the first </think> ended it, as in think_splitter_push() */
+        while (from < held && tokens[from++] != think_end) {
+        }
     m->text = a->text;
     m->reasoning = a->reasoning;
     a->text = a->reasoning = (struct buf){0};

@@ -8,6 +8,7 @@
  * The session follows the conversation: each prompt is rendered whole, and what the session already holds
  * of it is not computed again (answer.c).
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +85,7 @@ int chat_answer(struct chat *chat) {
 }
 
 static int say(struct chat *chat, const struct buf *text) {
-    struct message *m = conversation_add(&chat->conversation, ROLE_USER);
+    struct message *m = conversation_add(&chat->conversation, SPEAKER_USER);
     if (m)
         buf_append(&m->text, text->data, text->len);
     if (m && !m->text.failed)
@@ -97,18 +98,22 @@ static int say(struct chat *chat, const struct buf *text) {
 
 /* --------------------------------------------------------------------------------------- the loop */
 
-/* A message: a line, and further ones while lines end in a backslash. */
+/* A message: a line, and further ones while lines end in a backslash. If the input ends there, what was typed is
+ * the message. */
 static enum editor_result read_message(struct chat *chat, struct buf *text) {
     struct buf line = {0};
     buf_clear(text);
     enum editor_result result = editor_read(chat->editor, "> ", &line);
     while (result == EDITOR_LINE && line.len && line.data[line.len - 1] == '\\') {
         buf_append(text, line.data, line.len - 1);
-        buf_byte(text, '\n');
         result = editor_read(chat->editor, ". ", &line);
+        if (result == EDITOR_LINE)
+            buf_byte(text, '\n');
     }
     if (result == EDITOR_LINE)
         buf_append(text, line.data ? line.data : "", line.len);
+    else if (result == EDITOR_END && text->len)
+        result = EDITOR_LINE; /* the end is met again */
     buf_release(&line);
     return result;
 }
@@ -120,7 +125,11 @@ static int chat_loop(struct chat *chat) {
         enum editor_result result = read_message(chat, &text);
         if (result == EDITOR_INTERRUPT)
             continue;
-        if (result == EDITOR_END)
+        if (result == EDITOR_FAILED) {
+            notice("standard input: %s", strerror(errno));
+            worst = STATUS_WORLD;
+        }
+        if (result == EDITOR_END || result == EDITOR_FAILED)
             break;
         int status = STATUS_DONE;
         if (text.len && text.data[0] == '/')
@@ -193,7 +202,7 @@ static int chat_main(int argc, char **argv) {
 int chat_load(struct chat *chat, const char *path) {
     struct buf text = {0};
     struct sonde_error e;
-    int rc = file_read(path, LOAD_MOST, &text, &e);
+    int rc = file_read_input(path, LOAD_MOST, &text, &e);
     if (!rc)
         rc = conversation_load(&chat->conversation, text.data ? text.data : "", text.len, path, &e);
     buf_release(&text);

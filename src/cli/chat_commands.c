@@ -117,15 +117,19 @@ static int slash_stats(struct chat *chat, const char *argument) {
     return STATUS_DONE;
 }
 
-static void drop_answers(struct conversation *c) {
-    while (c->count && c->messages[c->count - 1].role == ROLE_ASSISTANT)
+/* Drops the answers behind the last question. False, and nothing is dropped, if there is no question. */
+static bool drop_answers(struct conversation *c) {
+    size_t asked = c->count;
+    while (asked && c->messages[asked - 1].speaker == SPEAKER_ASSISTANT)
+        asked--;
+    while (asked && c->count > asked)
         conversation_drop(c);
+    return asked > 0;
 }
 
 static int slash_retry(struct chat *chat, const char *argument) {
     (void)argument;
-    drop_answers(&chat->conversation);
-    if (!chat->conversation.count) {
+    if (!drop_answers(&chat->conversation)) {
         notice("there is nothing to answer again");
         return STATUS_USAGE;
     }
@@ -134,8 +138,7 @@ static int slash_retry(struct chat *chat, const char *argument) {
 
 static int slash_undo(struct chat *chat, const char *argument) {
     (void)argument;
-    drop_answers(&chat->conversation);
-    if (!chat->conversation.count) {
+    if (!drop_answers(&chat->conversation)) {
         notice("there is nothing to take back");
         return STATUS_USAGE;
     }
@@ -185,6 +188,8 @@ int chat_command(struct chat *chat, char *line) {
     char *name = line + 1;
     size_t length = strcspn(name, " \t\n");
     const char *argument = name + length + strspn(name + length, " \t\n");
+    for (char *end = line + strlen(line); end > argument && strchr(" \t\n", end[-1]); end--)
+        end[-1] = 0;
     name[length] = 0;
     for (size_t i = 0; i < COUNT_OF(slashes); i++)
         if (strcmp(slashes[i].name, name) == 0)

@@ -17,6 +17,7 @@ enum status {
     STATUS_WORLD = 1,         /* a file, the network, memory, bad input */
     STATUS_USAGE = 2,         /* called wrongly */
     STATUS_INTERRUPTED = 130, /* Ctrl-C, as shells count it */
+    STATUS_TERMINATED = 143,  /* SIGTERM, likewise */
 };
 
 /* -------------------------------------------------------------------------------------- flags */
@@ -77,7 +78,7 @@ const char *nearest_name(const char *word, size_t count, const char *(*name)(con
 int command_help(const struct command *command);
 
 extern const struct command command_run, command_chat, command_inspect, command_logits, command_tokenize,
-    command_render, command_parse;
+    command_render, command_parse, command_synth;
 
 /* ------------------------------------------------------------------- flags that commands share */
 
@@ -196,8 +197,10 @@ void progress_end(struct progress *p); /* wipes the line */
 /* From now on the first Ctrl-C only makes interrupted() true; a second one ends the program as usual. Blocking
  * calls return EINTR. */
 void interrupt_arm(void);
-void interrupt_disarm(void); /* interrupted() keeps its value until armed again */
+void interrupt_arm_all(void); /* the same for SIGTERM too: for work that must tidy up behind itself */
+void interrupt_disarm(void);  /* interrupted() keeps its value until armed again */
 bool interrupted(void);
+int interrupt_status(void); /* STATUS_INTERRUPTED or STATUS_TERMINATED; STATUS_DONE if not interrupted() */
 
 /* -------------------------------------------------------------------------------------- jsonl */
 

@@ -37,7 +37,7 @@ void conversation_release(struct conversation *c) {
     *c = (struct conversation){0};
 }
 
-struct message *conversation_add(struct conversation *c, enum role role) {
+struct message *conversation_add(struct conversation *c, enum speaker speaker) {
     if (c->count == c->capacity) {
         size_t capacity = c->capacity ? 2 * c->capacity : 16;
         struct message *grown = realloc(c->messages, capacity * sizeof(*grown));
@@ -46,7 +46,7 @@ struct message *conversation_add(struct conversation *c, enum role role) {
         c->messages = grown;
         c->capacity = capacity;
     }
-    c->messages[c->count] = (struct message){.role = role};
+    c->messages[c->count] = (struct message){.speaker = speaker};
     return &c->messages[c->count++];
 }
 
@@ -87,7 +87,7 @@ static json_t *request_new(const struct conversation *c, bool placeholders) {
     for (size_t i = 0; i < c->count; i++) {
         const struct message *m = &c->messages[i];
         json_t *reasoning = m->reasoning.len ? slot_value(&m->reasoning, 2 * i + 2, placeholders) : NULL;
-        bad |= add_message(messages, m->role == ROLE_USER ? "user" : "assistant",
+        bad |= add_message(messages, m->speaker == SPEAKER_USER ? "user" : "assistant",
                            slot_value(&m->text, 2 * i + 1, placeholders), reasoning);
     }
     const char *effort = c->effort == EFFORT_HIGH ? "high" : c->effort == EFFORT_MAX ? "max" : NULL;
@@ -118,20 +118,77 @@ static int load_text(const json_t *message, const char *field, struct buf *b, co
     return b->failed ? err_memory(e) : SONDE_OK;
 }
 
+/* The first field of `object` that is not in `kept` (ended by NULL), or NULL. */
+static const char *other_field(const json_t *object, const char *const *kept) {
+    for (void *at = json_object_iter((json_t *)(uintptr_t)object); at;
+         at = json_object_iter_next((json_t *)(uintptr_t)object, at)) {
+        const char *const *k = kept;
+        while (*k && strcmp(*k, json_object_iter_key(at)) != 0)
+            k++;
+        if (!*k)
+            return json_object_iter_key(at);
+    }
+    return NULL;
+}
+
 static int load_message(struct conversation *c, const json_t *value, size_t index, const char *what,
                         struct sonde_error *e) {
+    static const char *const plain[] = {"role", "content", NULL};
+    static const char *const answer[] = {"role", "content", "reasoning_content", NULL};
     const char *role = json_string_value(json_object_get(value, "role"));
-    if (role && strcmp(role, "system") == 0 && index == 0)
-        return load_text(value, "content", &c->system, what, index, e);
-    bool user = role && strcmp(role, "user") == 0;
-    if (!user && !(role && strcmp(role, "assistant") == 0))
+    bool system = role && strcmp(role, "system") == 0 && index == 0, user = role && strcmp(role, "user") == 0;
+    bool assistant = role && strcmp(role, "assistant") == 0;
+    if (!system && !user && !assistant)
         return err_set(e, SONDE_ERROR_FORMAT, "%s: message %zu: role is not user or assistant", what, index);
-    struct message *m = conversation_add(c, user ? ROLE_USER : ROLE_ASSISTANT);
+    const char *other = other_field(value, assistant ? answer : plain);
+    if (other)
+        return err_set(e, SONDE_ERROR_FORMAT, "%s: message %zu: field %s cannot be kept in a conversation", what, index,
+                       other);
+    if (system)
+        return load_text(value, "content", &c->system, what, index, e);
+    struct message *m = conversation_add(c, user ? SPEAKER_USER : SPEAKER_ASSISTANT);
     if (!m)
         return err_memory(e);
     int rc = load_text(value, "content", &m->text, what, index, e);
     if (!rc && json_object_get(value, "reasoning_content"))
         rc = load_text(value, "reasoning_content", &m->reasoning, what, index, e);
+    return rc;
+}
+
+static int bad_field(const char *what, const char *field, const char *expected, struct sonde_error *e) {
+    return err_set(e, SONDE_ERROR_FORMAT, "%s: field %s: expected %s", what, field, expected);
+}
+
+/* thinking_mode and reasoning_effort, as conversation_save() writes them. An effort only counts while thinking. */
+static int load_effort(const json_t *request, enum effort *effort, const char *what, struct sonde_error *e) {
+    const json_t *mode = json_object_get(request, "thinking_mode");
+    const json_t *level = json_object_get(request, "reasoning_effort");
+    const char *mode_name = mode ? json_string_value(mode) : "chat", *level_name = json_string_value(level);
+    bool thinking = mode_name && strcmp(mode_name, "thinking") == 0;
+    if (!thinking && !(mode_name && strcmp(mode_name, "chat") == 0))
+        return bad_field(what, "thinking_mode", "\"chat\" or \"thinking\"", e);
+    bool none = !level || json_is_null(level), most = level_name && strcmp(level_name, "max") == 0;
+    if (!none && !most && !(level_name && strcmp(level_name, "high") == 0))
+        return bad_field(what, "reasoning_effort", "\"high\", \"max\" or null", e);
+    if (!none && !thinking)
+        return bad_field(what, "reasoning_effort", "none where thinking_mode is not \"thinking\"", e);
+    *effort = !thinking ? EFFORT_OFF : none ? EFFORT_ON : most ? EFFORT_MAX : EFFORT_HIGH;
+    return SONDE_OK;
+}
+
+static int load_request(struct conversation *c, const json_t *request, const char *what, struct sonde_error *e) {
+    static const char *const kept[] = {"messages", "thinking_mode", "reasoning_effort", "drop_thinking", NULL};
+    const json_t *messages = json_object_get(request, "messages"), *drop = json_object_get(request, "drop_thinking");
+    if (!json_is_array(messages))
+        return bad_field(what, "messages", "an array", e);
+    const char *other = other_field(request, kept);
+    if (other)
+        return err_set(e, SONDE_ERROR_FORMAT, "%s: field %s cannot be kept in a conversation", what, other);
+    if (drop && !json_is_true(drop)) /* true is what leaving it out means */
+        return bad_field(what, "drop_thinking", "true, or nothing", e);
+    int rc = load_effort(request, &c->effort, what, e);
+    for (size_t i = 0; !rc && i < json_array_size(messages); i++)
+        rc = load_message(c, json_array_get(messages, i), i, what, e);
     return rc;
 }
 
@@ -142,18 +199,7 @@ int conversation_load(struct conversation *c, const char *bytes, size_t count, c
     int rc = json_parse(bytes, count, what, &request, e);
     if (rc)
         return rc;
-    const json_t *messages = json_object_get(request, "messages");
-    const char *mode = json_string_value(json_object_get(request, "thinking_mode"));
-    const char *effort = json_string_value(json_object_get(request, "reasoning_effort"));
-    if (!json_is_array(messages))
-        rc = err_set(e, SONDE_ERROR_FORMAT, "%s: field messages is not an array", what);
-    for (size_t i = 0; !rc && i < json_array_size(messages); i++)
-        rc = load_message(&fresh, json_array_get(messages, i), i, what, e);
-    if (mode && strcmp(mode, "thinking") == 0) {
-        fresh.effort = EFFORT_ON;
-        if (effort)
-            fresh.effort = strcmp(effort, "max") == 0 ? EFFORT_MAX : EFFORT_HIGH;
-    }
+    rc = load_request(&fresh, request, what, e);
     json_decref(request);
     struct conversation old = rc ? fresh : *c;
     if (!rc)

@@ -156,7 +156,9 @@ enum editor_result editor_read(struct editor *e, const char *prompt, struct buf 
     buf_clear(line);
     if (!e->edit) {
         ssize_t n = getline(&e->plain, &e->plain_size, stdin);
-        return n < 0 ? EDITOR_END : take_line(line, e->plain, (size_t)n);
+        if (n < 0)
+            return feof(stdin) ? EDITOR_END : EDITOR_FAILED;
+        return take_line(line, e->plain, (size_t)n);
     }
     e->prompt = prompt;
     interrupt_arm();

@@ -58,13 +58,25 @@ static json_t *describe_bytes(const struct tally *t) {
     return bytes;
 }
 
+/* A path as JSON, which takes UTF-8 only: in a path that is none, bytes beyond ASCII become '?'. */
+static json_t *describe_path(const char *path) {
+    json_t *value = json_string(path);
+    struct buf b = {0};
+    for (const char *c = path; !value && *c; c++)
+        buf_byte(&b, (unsigned char)*c < 0x80 ? *c : '?');
+    if (!value && b.len)
+        value = json_string(b.data);
+    buf_release(&b);
+    return value;
+}
+
 static json_t *describe_tensor(const struct checkpoint *c, const struct tensor *t) {
     json_t *dims = json_array();
     for (uint32_t i = 0; i < t->rank; i++)
         json_array_append_new(dims, json_integer(INT(t->dims[i])));
-    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", t->name, "dtype",
+    return json_pack("{s:s, s:s, s:o, s:I, s:o}", "name", t->name, "dtype",
                      t->foreign ? t->foreign : dtype_name(t->dtype), "shape", dims, "bytes", INT(t->bytes), "file",
-                     checkpoint_file(c, t));
+                     describe_path(checkpoint_file(c, t)));
 }
 
 static json_t *describe_tensors(const struct checkpoint *c) {
@@ -84,8 +96,8 @@ static json_t *describe_check(const struct checkpoint *c) {
         const struct tensor *t = checkpoint_at(c, i);
         uint64_t first;
         if (!tensor_finite(t, &first))
-            json_array_append_new(
-                bad, json_pack("{s:s, s:s, s:I}", "name", t->name, "file", checkpoint_file(c, t), "first", INT(first)));
+            json_array_append_new(bad, json_pack("{s:s, s:o, s:I}", "name", t->name, "file",
+                                                 describe_path(checkpoint_file(c, t)), "first", INT(first)));
         progress_step(&progress, i + 1, count);
     }
     progress_end(&progress);
@@ -112,7 +124,7 @@ static int describe(const struct inspect_options *o, const char *path, const str
     json_t *memory = describe_memory(shape, o->context ? o->context : shape->context, tally.total_bytes, e);
     if (!memory)
         return SONDE_ERROR_MEMORY;
-    json_t *all = json_pack("{s:s, s:o, s:o, s:{s:I, s:I}, s:I, s:o, s:o}", "model", path, "shape",
+    json_t *all = json_pack("{s:o, s:o, s:o, s:{s:I, s:I}, s:I, s:o, s:o}", "model", describe_path(path), "shape",
                             describe_shape(shape), "layers", describe_layers(shape), "parameters", "total",
                             INT(tally.parameters), "active", INT(tally.active), "tensor_count", INT(tally.tensors),
                             "bytes", describe_bytes(&tally), "memory", memory);

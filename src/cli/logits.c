@@ -76,19 +76,19 @@ struct rows {
     uint8_t *mtp;   /* NULL: not wanted */
     uint64_t mtp_count;
     struct progress progress;
-    size_t before, total; /* tokens fed by earlier calls, and altogether */
-    int rc;
-    struct sonde_error *e;
+    size_t before, total;   /* tokens fed by earlier calls, and altogether */
+    int rc;                 /* of a callback that failed */
+    struct sonde_error why; /* its own, since the call it ends tells of the end in its */
 };
 
 static int on_logits(void *context, uint64_t position, const float *logits) {
     struct rows *r = context;
     if (!r->rc && position != r->count)
-        r->rc = err_set(r->e, SONDE_ERROR_ARGUMENT, "logits came out of order");
+        r->rc = err_set(&r->why, SONDE_ERROR_ARGUMENT, "logits came out of order");
     if (!r->rc)
-        r->rc = safetensors_append(r->writer, logits, r->row_bytes, r->e);
+        r->rc = safetensors_append(r->writer, logits, r->row_bytes, &r->why);
     r->count++;
-    return r->rc;
+    return r->rc || interrupted();
 }
 
 static int on_mtp(void *context, uint64_t position, const float *logits) {
@@ -104,31 +104,35 @@ static int on_progress(void *context, size_t done, size_t total) {
     struct rows *r = context;
     (void)total;
     progress_step(&r->progress, r->before + done, r->total);
-    return 0;
+    return interrupted();
 }
 
 /* Feeds tokens from..to at once. */
-static int observe(struct rows *r, sonde_session *session, const int32_t *ids, size_t from, size_t to) {
+static int observe(struct rows *r, sonde_session *session, const int32_t *ids, size_t from, size_t to,
+                   struct sonde_error *e) {
     struct sonde_observer observer = {.context = r, .logits = on_logits, .mtp = on_mtp, .progress = on_progress};
     r->before = from;
-    int rc = from < to ? sonde_session_observe(session, ids + from, to - from, &observer, r->e) : SONDE_OK;
+    int rc = from < to ? sonde_session_observe(session, ids + from, to - from, &observer, e) : SONDE_OK;
+    if (r->rc && e)
+        *e = r->why;
     return r->rc ? r->rc : rc;
 }
 
-static int feed(const struct logits_options *o, struct rows *r, sonde_session *session, const int32_t *ids) {
+static int feed(const struct logits_options *o, struct rows *r, sonde_session *session, const int32_t *ids,
+                struct sonde_error *e) {
     size_t from = (size_t)min_u64(o->decode_from, r->total);
-    int rc = observe(r, session, ids, 0, from);
+    int rc = observe(r, session, ids, 0, from, e);
     for (size_t i = from; !rc && i < r->total; i++)
-        rc = observe(r, session, ids, i, i + 1);
+        rc = observe(r, session, ids, i, i + 1, e);
     if (!rc && r->mtp)
-        rc = safetensors_append(r->writer, r->mtp, (r->total - 1) * r->row_bytes, r->e);
+        rc = safetensors_append(r->writer, r->mtp, (r->total - 1) * r->row_bytes, e);
     return rc;
 }
 
 static int write_file(const struct logits_options *o, sonde_session *session, const struct buf *ids, uint32_t vocab,
                       struct sonde_error *e) {
     size_t count = ids->len / sizeof(int32_t);
-    struct rows r = {.row_bytes = vocab * sizeof(float), .total = count, .e = e};
+    struct rows r = {.row_bytes = vocab * sizeof(float), .total = count};
     const struct tensor_spec specs[] = {
         {.name = "logits", .dtype = DTYPE_F32, .rank = 2, .dims = {count, vocab}},
         {.name = "mtp", .dtype = DTYPE_F32, .rank = 2, .dims = {count - 1, vocab}},
@@ -138,17 +142,19 @@ static int write_file(const struct logits_options *o, sonde_session *session, co
         if (!r.mtp)
             return err_memory(e);
     }
+    interrupt_arm_all(); /* else the temporary file would stay behind */
     int rc = safetensors_create(o->out, specs, o->mtp ? 2 : 1, &r.writer, e);
     if (rc)
         goto out;
     progress_init(&r.progress, "computing");
-    rc = feed(o, &r, session, (const int32_t *)(const void *)ids->data);
+    rc = feed(o, &r, session, (const int32_t *)(const void *)ids->data, e);
     progress_end(&r.progress);
     if (rc)
         safetensors_cancel(r.writer);
     else
         rc = safetensors_finish(r.writer, e);
 out:
+    interrupt_disarm();
     free(r.mtp);
     return rc;
 }
@@ -161,7 +167,7 @@ static int with_model(const struct logits_options *o, sonde_model *model, struct
     sonde_session *session = NULL;
     struct buf text = {0}, ids = {0};
     sonde_model_info(model, &info);
-    int rc = file_read(o->ids, IDS_MOST, &text, e);
+    int rc = file_read_input(o->ids, IDS_MOST, &text, e);
     if (!rc)
         rc = parse_ids(strcmp(o->ids, "-") ? o->ids : "standard input", &text, info.vocab, &ids, e);
     buf_release(&text);
@@ -196,7 +202,9 @@ static int logits(int argc, char **argv) {
         return report(&e);
     int rc = with_model(&o, model, &e);
     sonde_model_close(model);
-    return rc ? report(&e) : STATUS_DONE;
+    if (!rc)
+        return STATUS_DONE;
+    return interrupted() ? interrupt_status() : report(&e);
 }
 
 /* clang-format off */

@@ -96,27 +96,42 @@ void progress_end(struct progress *p) {
 
 /* --------------------------------------------------------------------------------------- Ctrl-C */
 
-/* The one variable of the program: a signal handler has no other way to speak. */
+/* The one variable of the program: a signal handler has no other way to speak. The signal, 0: none. */
 static volatile sig_atomic_t interrupt_flag;
 
 static void on_interrupt(int signal_number) {
-    (void)signal_number;
-    interrupt_flag = 1;
+    interrupt_flag = signal_number;
+}
+
+static void arm(int signal_number) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(signal_number, &action, NULL);
 }
 
 /* Installed even where the caller had SIGINT ignored: shells ignore it for jobs in the background, and
  * whoever sends it to one by name means it. */
 void interrupt_arm(void) {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
     interrupt_flag = 0;
-    sigaction(SIGINT, &action, NULL);
+    arm(SIGINT);
+}
+
+void interrupt_arm_all(void) {
+    interrupt_arm();
+    arm(SIGTERM);
 }
 
 void interrupt_disarm(void) {
     signal(SIGINT, SIG_DFL);
+    struct sigaction action;
+    if (sigaction(SIGTERM, NULL, &action) == 0 && action.sa_handler == on_interrupt)
+        signal(SIGTERM, SIG_DFL);
 }
 
 bool interrupted(void) {
     return interrupt_flag != 0;
+}
+
+int interrupt_status(void) {
+    return interrupt_flag == SIGTERM ? STATUS_TERMINATED : interrupt_flag ? STATUS_INTERRUPTED : STATUS_DONE;
 }

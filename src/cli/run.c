@@ -31,7 +31,7 @@ static int read_prompt(const struct run_options *o, struct buf *prompt) {
         return usage_error("run", "give the prompt with -p TEXT or on standard input");
     if (!input)
         buf_string(prompt, o->prompt);
-    else if (file_read("-", PROMPT_MOST, prompt, &e))
+    else if (file_read_input("-", PROMPT_MOST, prompt, &e))
         return report(&e);
     if (input && prompt->len && prompt->data[prompt->len - 1] == '\n')
         prompt->len--;
@@ -70,7 +70,7 @@ static int chat_ids(const struct run_options *o, const sonde_tokenizer *tokenize
     struct conversation c = {.effort = (enum effort)o->effort};
     if (o->system)
         buf_string(&c.system, o->system);
-    struct message *m = conversation_add(&c, ROLE_USER);
+    struct message *m = conversation_add(&c, SPEAKER_USER);
     if (m)
         buf_append(&m->text, text->data, text->len);
     int rc =
@@ -174,7 +174,10 @@ static int run(int argc, char **argv) {
     if (o.think && o.effort == EFFORT_OFF)
         o.effort = EFFORT_ON;
     if (o.raw && (o.effort || o.system))
-        return usage_error("run", "--raw has no conversation, so it goes with neither --system nor --think");
+        return usage_error("run", "--raw has no conversation, so it does not go with --%s",
+                           o.system  ? "system"
+                           : o.think ? "think"
+                                     : "effort");
     status = read_prompt(&o, &prompt);
     if (status < 0)
         status = run_prompt(&o, operands[0], &prompt);

@@ -15,10 +15,10 @@
 
 #include "cli/cli.h"
 
-enum role { ROLE_USER, ROLE_ASSISTANT };
+enum speaker { SPEAKER_USER, SPEAKER_ASSISTANT };
 
 struct message {
-    enum role role;
+    enum speaker speaker;
     struct buf text, reasoning;
     int32_t *ids; /* of an answer's text, as generated; NULL: encode the text */
     size_t id_count;
@@ -40,7 +40,7 @@ void conversation_clear(struct conversation *c); /* forgets messages, keeps syst
 
 /* Appends a message and returns it, to be filled in; NULL when memory is exhausted. Valid until the next
  * call. */
-struct message *conversation_add(struct conversation *c, enum role role);
+struct message *conversation_add(struct conversation *c, enum speaker speaker);
 void conversation_drop(struct conversation *c); /* the last message; there is one */
 
 /* The prompt that asks for the next answer, as ids; returned with free(). Errors: FORMAT, MEMORY. */
@@ -48,26 +48,28 @@ int conversation_prompt(const struct conversation *c, const sonde_tokenizer *tok
                         struct sonde_error *e);
 
 /* The conversation as one line of JSON, in the form `sonde render` reads, and back. Loading replaces
- * messages, system and effort; on failure c is as it was. Roles are system (first only), user, assistant.
- * Errors: FORMAT (names the message), MEMORY. */
+ * messages, system and effort; on failure c is as it was. Roles are system (first only), user, assistant. What
+ * a conversation does not keep (tools, tool calls, drop_thinking that is not true, ...) is refused, so that loading
+ * and saving loses nothing. Errors: FORMAT (names message and field), MEMORY. */
 int conversation_save(const struct conversation *c, struct buf *b, struct sonde_error *e);
 int conversation_load(struct conversation *c, const char *bytes, size_t count, const char *what, struct sonde_error *e);
 
 /* ------------------------------------------------------------------------------------- answers */
 
 /* Divides a stream of text at "</think>", which may come in pieces. */
-struct splitter {
+struct think_splitter {
     bool thinking;
     struct buf held; /* reasoning that could be the beginning of the mark */
 };
 
 /* Hands on what is clear by now through show(); finish: nothing more will come. */
-void splitter_push(struct splitter *s, const char *text, size_t bytes, bool finish,
-                   void (*show)(void *context, bool reasoning, const char *text, size_t bytes), void *context);
+void think_splitter_push(struct think_splitter *s, const char *text, size_t bytes, bool finish,
+                         void (*show)(void *context, bool reasoning, const char *text, size_t bytes), void *context);
 
 struct answer {
     struct buf text, reasoning;
     struct sonde_generated result;
+    bool thought;  /* the prompt ended in <think> */
     bool thinking; /* the answer ended inside its reasoning */
 };
 

@@ -15,8 +15,8 @@
  * It runs twice at most. The first time a parameter ends at its closing tag and nowhere else, as in the released
  * parser: so values may hold markup, though not an opening tag at the beginning of a line, which rather shows
  * that the value was left open. If something does not fit, the second time a parameter also ends where the next
- * tag begins, and calls and blocks may be left open too. Both are linear: what was looked at and not understood
- * is text and is not looked at again.
+ * tag begins, and calls and blocks may be left open too. Both are linear, but for sorting the names within a call:
+ * what was looked at and not understood is text and is not looked at again.
  *
  * Reasoning ends at the first </think>; markup before is quoted and not executed. Where </think> is missing, and
  * the text ends in calls, these are executed and what is before them is reasoning. In content, markup directly
@@ -143,18 +143,36 @@ static void write_argument(struct scan *c, struct buf *b, const struct dsml_tag 
 }
 
 /* The names that parameters of one call have had, to find one that comes twice. */
-struct names {
-    struct buf list; /* struct value */
+struct name {
+    const char *text;
+    size_t bytes;
 };
 
-static bool is_new_name(const struct scan *c, struct names *names, const struct dsml_tag *tag) {
-    const struct value *known = (const struct value *)(void *)names->list.data;
-    for (size_t i = 0; i < names->list.len / sizeof(*known); i++)
-        if (known[i].end - known[i].begin == tag->name_bytes &&
-            memcmp(c->s + known[i].begin, c->s + tag->name, tag->name_bytes) == 0)
-            return false;
-    struct value name = {tag->name, tag->name + tag->name_bytes, 0};
+struct names {
+    struct buf list; /* struct name */
+};
+
+static void add_name(const struct scan *c, struct names *names, const struct dsml_tag *tag) {
+    struct name name = {c->s + tag->name, tag->name_bytes};
     buf_append(&names->list, &name, sizeof(name));
+}
+
+static int compare_names(const void *a, const void *b) {
+    const struct name *x = a, *y = b;
+    if (x->bytes != y->bytes)
+        return x->bytes < y->bytes ? -1 : 1;
+    return memcmp(x->text, y->text, x->bytes);
+}
+
+/* True if no two are the same. Changes their order. */
+static bool names_differ(struct names *names) {
+    struct name *all = (struct name *)(void *)names->list.data;
+    size_t count = names->list.len / sizeof(*all);
+    if (count)
+        qsort(all, count, sizeof(*all), compare_names);
+    for (size_t i = 1; i < count; i++)
+        if (compare_names(&all[i - 1], &all[i]) == 0)
+            return false;
     return true;
 }
 
@@ -210,14 +228,15 @@ static bool read_parameters(struct scan *c, size_t at, struct buf *b, struct nam
             continue;
         }
         struct value value = {tag.end, tag.end, tag.end};
-        if (body || !is_new_name(c, names, &tag) || (!tag.empty && !find_value(c, tag.end, &value)))
+        if (body || (!tag.empty && !find_value(c, tag.end, &value)))
             return false;
+        add_name(c, names, &tag);
         write_argument(c, b, &tag, &value);
         at = value.next;
     }
     if (!body)
         buf_byte(b, '}');
-    return true;
+    return names_differ(names);
 }
 
 /* Where an invoke that is no call ends: after its closing tag, or before a tag that cannot be inside it. */

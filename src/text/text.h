@@ -32,7 +32,9 @@ int text_tokenizer_encode_typed(const sonde_tokenizer *tokenizer, const char *te
 /* --------------------------------------------------------------------------------------- chat */
 
 /* sonde_chat_render() that also tells which bytes of the prompt came out of messages: *typed (the caller
- * free()s it) for text_tokenizer_encode_typed(). So a user who types "<|User|>" cannot forge a turn. */
+ * free()s it) for text_tokenizer_encode_typed(). So a user who types "<|User|>" cannot forge a turn. The commands do
+ * not use it: they keep the ids a model generated, which ranges alone cannot name. It is for callers without such
+ * ids. */
 int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
                      size_t *typed_count, struct sonde_error *e);
 

@@ -85,7 +85,7 @@ struct sonde_tokenizer {
     struct added added[2]; /* [0] found first (normalized false), [1] in what is left (normalized true) */
     struct splitter splitters[PATTERNS_MAX];
     size_t splitter_count;
-    bool prefix_space;
+    size_t prefix_level; /* a piece gets a space before splitters[prefix_level]; SIZE_MAX: never */
 };
 
 /* The rule for a pair, or NULL. */

@@ -7,7 +7,8 @@
  *                    whole text, then the others in what is left between them
  *     broken bytes   a run of bytes that is not UTF-8 is a piece of its own and goes straight to merging: the
  *                    patterns are defined on characters only
- *     patterns       each cuts every piece the one before left
+ *     patterns       each cuts every piece the one before left; where the file wants it, a piece that reaches
+ *                    ByteLevel gets a space in front before ByteLevel's own pattern cuts it
  *     merging        byte-pair encoding within a piece: the pair with the strongest rule first, leftmost among
  *                    equals
  *
@@ -38,7 +39,7 @@ struct encoding {
     struct symbol *symbols;
     uint64_t *heap; /* rank << 32 | position of the left symbol; three entries for every symbol suffice */
     size_t heap_count, room;
-    struct buf prefixed; /* a piece behind the space that add_prefix_space wants */
+    struct buf prefixed; /* a piece behind the space that prefix_level wants */
 };
 
 /* ------------------------------------------------------------------------------------------ tables */
@@ -213,15 +214,6 @@ static int encode_piece(struct encoding *n, const char *piece, size_t count) {
 
 /* --------------------------------------------------------------------------------------- splitting */
 
-static int encode_last(struct encoding *n, const char *piece, size_t count) {
-    if (!n->t->prefix_space || piece[0] == ' ')
-        return encode_piece(n, piece, count);
-    buf_clear(&n->prefixed);
-    buf_byte(&n->prefixed, ' ');
-    buf_append(&n->prefixed, piece, count);
-    return n->prefixed.failed ? err_memory(n->e) : encode_piece(n, n->prefixed.data, n->prefixed.len);
-}
-
 static int split(struct encoding *n, size_t level, const char *piece, size_t count);
 
 static int split_part(struct encoding *n, size_t level, const char *piece, size_t count, bool matched) {
@@ -231,14 +223,26 @@ static int split_part(struct encoding *n, size_t level, const char *piece, size_
     return split(n, level + 1, piece, count);
 }
 
+/* Puts a space before a piece that has none. n->prefixed is not used again before the piece is done: there is one
+ * level that does this. */
+static int prefix(struct encoding *n, const char **piece, size_t *count) {
+    buf_clear(&n->prefixed);
+    buf_byte(&n->prefixed, ' ');
+    buf_append(&n->prefixed, *piece, *count);
+    *piece = n->prefixed.data;
+    *count = n->prefixed.len;
+    return n->prefixed.failed ? err_memory(n->e) : SONDE_OK;
+}
+
 /* Recursion is as deep as there are patterns: PATTERNS_MAX at most. */
 static int split(struct encoding *n, size_t level, const char *piece, size_t count) {
-    if (level == n->t->splitter_count)
-        return encode_last(n, piece, count);
+    int rc = level == n->t->prefix_level && piece[0] != ' ' ? prefix(n, &piece, &count) : SONDE_OK;
+    if (rc || level == n->t->splitter_count)
+        return rc ? rc : encode_piece(n, piece, count);
     struct pattern_walk walk = {0};
     size_t done = 0, begin, end;
     for (;;) {
-        int rc = pattern_next(n->t->splitters[level].pattern, n->matcher, piece, count, &walk, &begin, &end, n->e);
+        rc = pattern_next(n->t->splitters[level].pattern, n->matcher, piece, count, &walk, &begin, &end, n->e);
         if (rc < 0)
             return rc;
         if (!rc)

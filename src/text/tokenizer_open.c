@@ -430,8 +430,10 @@ static int open_split(struct opening *o, const json_t *split) {
 
 static int open_byte_level(struct opening *o, const json_t *level) {
     static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-    bool use_regex;
-    int rc = flag_at(o, level, "pre_tokenizer", "add_prefix_space", true, &o->t->prefix_space);
+    bool prefix_space, use_regex;
+    int rc = flag_at(o, level, "pre_tokenizer", "add_prefix_space", true, &prefix_space);
+    if (!rc)
+        o->t->prefix_level = prefix_space ? o->t->splitter_count : SIZE_MAX; /* before its own pattern */
     if (!rc)
         rc = flag_at(o, level, "pre_tokenizer", "use_regex", true, &use_regex);
     if (!rc && use_regex)

@@ -58,6 +58,34 @@ import json, sys
 a, b = (json.load(open(p))["messages"] for p in sys.argv[1:])
 assert b[:3] == a and [m["role"] for m in b[3:]] == ["user", "assistant"]' "$dir/saved" "$dir/again"
 
+run chat --greedy -n 24 <<<'Hello '
+cp "$out" "$dir/whole"
+same() { [ "$status" -eq 0 ] && [ -s "$out" ] && cmp -s "$out" "$dir/whole"; }
+run chat --greedy -n 24 < <(printf '%s' "Hello \\")
+is 'a message that the end of input cuts off is answered' same
+run chat --greedy -n 24 < <(printf '%s\n' "Hello \\")
+is 'one that ends in a backslash and a newline too' same
+run chat </
+is 'an input that cannot be read is an error' failed 'standard input: Is a directory'
+
+run chat <<E2E
+/think high$(printf ' \t')
+/temp 1$(printf ' ')
+/save $dir/blanks$(printf ' ')
+E2E
+is 'blanks behind an argument do not count' [ "$status" -eq 0 -a -s "$dir/blanks" ]
+is 'and the argument is understood' says 'thinking: high'
+
+echo '{"messages": [{"role": "assistant", "content": "Hi."}]}' >"$dir/unasked"
+run chat --load "$dir/unasked" <<E2E
+/retry
+/undo
+/save $dir/still
+E2E
+is '/retry without a question says so' says 'nothing to answer again'
+is '/undo without a question says so' says 'nothing to take back'
+is 'neither drops what is there' grep -q '"Hi\."' "$dir/still"
+
 # a growing conversation feeds the session only what is new, and that changes nothing
 run chat --greedy -n 24 <<E2E
 Hello.
@@ -81,6 +109,9 @@ is '/load of nothing fails' says "$dir/none"
 echo '{"messages": [{"role": "robot", "content": "x"}]}' >"$dir/bad"
 run chat <<<"/load $dir/bad"
 is '/load refuses a role it does not know' says 'message 0'
+echo '{"messages": [{"role": "user", "content": "x", "tools": []}]}' >"$dir/bad"
+run chat <<<"/load $dir/bad"
+is '/load refuses what it would lose' says 'message 0: field tools'
 run chat --context 16 -n 4 <<<"$(printf 'a cat %.0s' {1..40})"
 is 'a message too long says how to make room' says '/reset'
 "$SONDE" chat -n 8 >/dev/full 2>"$err" <<<'Hi'

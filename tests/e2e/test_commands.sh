@@ -70,7 +70,11 @@ is 'an empty stop string is refused' refused '--stop'
 run_quietly run
 is 'run without a prompt is refused' refused 'prompt'
 run_quietly run --raw --system x -p y
-is '--raw and --system exclude each other' refused '--raw'
+is '--raw and --system exclude each other' refused '--raw has no conversation, so it does not go with --system'
+run_quietly run --raw --effort high -p y
+is '--raw and --effort exclude each other' refused '--effort'
+run_quietly run --raw --think -p y
+is '--raw and --think exclude each other' refused '--think'
 run_quietly logits "$NANO" --ids x
 is 'logits without --out is refused' refused '--out is missing'
 
@@ -103,6 +107,24 @@ assert len(d["tensors"]) == d["tensor_count"] and d["memory"]["context"] == 64
 assert sum(t["bytes"] for t in d["tensors"]) == d["bytes"]["total"]' "$out"
 run_quietly inspect "$NANO" --check
 is 'inspect --check finds the bundled model sound' [ "$status" -eq 0 ]
+
+cp -r tests/golden/flash "$dir/"$'caf\xe9'
+run_quietly inspect "$dir/"$'caf\xe9'
+is 'inspect shows a name that is not UTF-8' grep -qx "model       $dir/caf?" "$out"
+run_quietly inspect "$dir/"$'caf\xe9' --json
+is 'inspect --json shows it too' python3 -c '
+import json, sys
+assert json.load(open(sys.argv[1]))["model"].endswith("/caf?")' "$out"
+
+mkfifo "$dir/fifo"
+mkdir "$dir/stuck"
+mkfifo "$dir/stuck/config.json"
+status=0
+timeout 20 "$SONDE" inspect "$dir/stuck" >"$out" 2>"$err" </dev/null || status=$?
+is 'a FIFO in the place of config.json holds nobody up' failed 'config.json: not a regular file'
+status=0
+timeout 20 "$SONDE" tokenize "$dir/fifo" --jsonl >"$out" 2>"$err" </dev/null || status=$?
+is 'a FIFO in the place of tokenizer.json holds nobody up' failed 'fifo: not a regular file'
 
 # a NaN in a scale is found by name
 mkdir "$dir/bad"

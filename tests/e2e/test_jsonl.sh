@@ -13,13 +13,16 @@ TOKENIZER=$NANO/tokenizer.json
 run tokenize "$TOKENIZER" --jsonl <<'E2E'
 {"text": "Once upon a time, there was a cat."}
 {"text": "caf\u00e9 \u4f60\u597d \ud83d\ude00\u0000 end"}
-{"text": "<｜User｜>x"}
+{"text": "<｜User｜>"}
 {"text": ""}
 E2E
 is 'tokenize answers every line' json 'len(lines) == 4'
 is 'decoding gives the text back' json \
     'lines[0]["text"] == "Once upon a time, there was a cat." and lines[1]["text"] == "café 你好 😀\0 end"'
-is 'a special token is one id' json 'lines[2]["ids"][0] < len(lines[1]["ids"]) + 4096 and lines[2]["text"] == "<｜User｜>x" and len(lines[2]["ids"]) == 2'
+user=$(python3 -c '
+import json, sys
+print(next(t["id"] for t in json.load(open(sys.argv[1]))["added_tokens"] if t["content"] == "<｜User｜>"))' "$TOKENIZER")
+is 'a special token is one id' json "lines[2] == {'ids': [$user], 'text': '<｜User｜>'}"
 is 'nothing gives nothing' json 'lines[3] == {"ids": [], "text": ""}'
 
 run tokenize "$TOKENIZER" --jsonl <<'E2E'

@@ -268,7 +268,7 @@ static const struct row rows[] = {
     {"the shard may not be read", OPEN, forbid, GOLDEN_SHARD, NULL, SONDE_ERROR_IO,
      "DIR/model-00001-of-00001.safetensors: Permission denied"},
     {"config.json is empty", OPEN, text, "config.json", "", SONDE_ERROR_FORMAT,
-     "DIR/config.json: not valid JSON, line 1: *"},
+     "DIR/config.json: empty, where JSON was expected"},
     {"config.json is not JSON", OPEN, text, "config.json", "{\n\"a\": }", SONDE_ERROR_FORMAT,
      "DIR/config.json: not valid JSON, line 2: *"},
     {"config.json is cut short", OPEN, text, "config.json", "{\"model_type\": \"deepseek_v4\", \"hid",
@@ -508,7 +508,7 @@ static const struct row rows[] = {
      "DIR/model-00001-of-00001.safetensors: states a header of 8104636974849335612 bytes, more than 100000000; not a "
      "safetensors file"},
     {"the header's length is 0", OPEN, header_length, "0", NULL, SONDE_ERROR_FORMAT,
-     "DIR/model-00001-of-00001.safetensors: not valid JSON, line 1: *"},
+     "DIR/model-00001-of-00001.safetensors: empty, where JSON was expected"},
     {"the header's length is 2^64 - 1", OPEN, header_length, "18446744073709551615", NULL, SONDE_ERROR_FORMAT,
      "DIR/model-00001-of-00001.safetensors: states a header of 18446744073709551615 bytes, more than 100000000; not a "
      "safetensors file"},

@@ -414,8 +414,42 @@ static void test_byte_level__uses_its_own_pattern_and_prefix(void **state) {
         .vocab = ", \"Ġa\": 256, \"b1\": 257", .merges = "\"Ġ a\", \"b 1\"", .pre = "{\"type\": \"ByteLevel\"}"};
     assert_int_equal(parse_parts(p, &t, &e), 0);
     assert_ids(t, "a", "256");
-    assert_ids(t, " a b1", "256 32 98 32 49"); /* "1" is a piece and gets its space */
+    assert_ids(t, " a b1", "256 32 98 49"); /* cut after the space is put before the whole */
     sonde_tokenizer_close(t);
+}
+
+/* The ids that Hugging Face's tokenizers 0.23.3 gives for the bundled vocabulary with these pre_tokenizers. */
+static void test_byte_level__puts_a_space_before_what_it_cuts(void **state) {
+    (void)state;
+#define LEVEL(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"use_regex\": " regex "}"
+#define WORDS                                                                                                          \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a-z]+|,\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define AFTER(regex) "{\"type\": \"Sequence\", \"pretokenizers\": [" WORDS ", " LEVEL(regex) "]}"
+    static const struct {
+        const char *pre, *text, *ids;
+    } rows[] = {
+        {LEVEL("true"), "hello,world it's", "2402 47 122 307 334 312 379"},
+        {LEVEL("true"), "\ta", "35 12 100"},
+        {LEVEL("true"), "hello world\n  foo", "2402 1341 13 35 272 331"},
+        {AFTER("true"), "hello,world it's", "2402 35 47 1341 35 312 1893 262"},
+        {AFTER("true"), "\ta", "35 12 261"},
+        {AFTER("true"), "hello world\n  foo", "2402 35 1341 35 13 35 35 272 331"},
+        {AFTER("false"), "hello,world it's", "2402 35 47 1341 35 312 1893 262"},
+        {AFTER("false"), "hello world\n  foo", "2402 35 1341 35 13 35 35 272 331"},
+    };
+    json_t *root = json_load_file(NANO, 0, NULL);
+    assert_non_null(root);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        sonde_tokenizer *t;
+        struct sonde_error e;
+        assert_int_equal(json_object_set_new(root, "pre_tokenizer", json_loads(rows[i].pre, 0, NULL)), 0);
+        char *json = json_dumps(root, 0);
+        assert_int_equal(text_tokenizer_parse(json, strlen(json), "t.json", &t, &e), 0);
+        free(json);
+        assert_ids(t, rows[i].text, rows[i].ids);
+        sonde_tokenizer_close(t);
+    }
+    json_decref(root);
 }
 
 static void test_added__longest_first_and_raw_before_normalized(void **state) {
@@ -544,6 +578,7 @@ int main(void) {
         cmocka_unit_test(test_merges__the_earlier_rule_wins_then_the_left),
         cmocka_unit_test(test_split__isolates_removes_and_inverts),
         cmocka_unit_test(test_byte_level__uses_its_own_pattern_and_prefix),
+        cmocka_unit_test(test_byte_level__puts_a_space_before_what_it_cuts),
         cmocka_unit_test(test_added__longest_first_and_raw_before_normalized),
         cmocka_unit_test(test_open__names_what_is_wrong),
         cmocka_unit_test(test_open__wants_every_byte),
