@@ -51,6 +51,9 @@ void think_splitter_push(struct think_splitter *s, const char *text, size_t byte
 
 /* ------------------------------------------------------------------------------------ generation */
 
+/* A small model may write both sides of the conversation: its answer is over where another turn begins. */
+static const char *const turn_tokens[] = {"<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"};
+
 struct running {
     const struct answer_request *request;
     struct answer *answer;
@@ -95,6 +98,12 @@ int answer_generate(const struct answer_request *request, struct answer *a, stru
     generation.context = &r;
     generation.text = on_text;
     generation.progress = on_progress;
+    int32_t ends[COUNT_OF(turn_tokens)];
+    generation.end = ends;
+    generation.end_count = 0;
+    for (size_t i = 0; request->turns && i < COUNT_OF(turn_tokens); i++)
+        if ((ends[generation.end_count] = sonde_tokenizer_added(request->turns, turn_tokens[i])) >= 0)
+            generation.end_count++;
     progress_init(&r.progress, "reading");
     interrupt_arm();
     int rc = sonde_generate(request->session, request->ids + held, request->count - held, &generation, &a->result, e);

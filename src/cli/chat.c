@@ -45,6 +45,7 @@ static int answer_ids(struct chat *chat, const int32_t *ids, size_t count, struc
                                      .ids = ids,
                                      .count = count,
                                      .thinking = chat->conversation.effort != EFFORT_OFF,
+                                     .turns = sonde_model_tokenizer(chat->model),
                                      .show = show,
                                      .context = &shown};
     sonde_generation_default(&request.generation);
@@ -55,6 +56,8 @@ static int answer_ids(struct chat *chat, const int32_t *ids, size_t count, struc
     reasoning_end(&shown.style);
     if (chat->out.last && chat->out.last != '\n')
         output_write(&chat->out, "\n", 1);
+    if (!rc && answer.thinking && answer.result.finish != SONDE_FINISH_CANCELLED)
+        notice("no answer: the model was still thinking when it came to the end");
     chat->sampling.seed++;
     chat->last = answer.result;
     if (!rc)
@@ -154,7 +157,7 @@ struct chat_options {
     const char *system, *load;
     int effort;
     uint64_t tokens;
-    bool no_history;
+    bool no_history, think;
 };
 
 static int chat_start(struct chat *chat, const struct chat_options *o) {
@@ -184,6 +187,8 @@ static int chat_main(int argc, char **argv) {
     int status = flags_parse(&command_chat, argc, argv, &o, operands);
     if (status >= 0)
         return status;
+    if (o.think && o.effort == EFFORT_OFF)
+        o.effort = EFFORT_ON;
     status = model_open_flags(operands[0], &o.model, &chat.model, &chat.session);
     if (status)
         return status;
@@ -213,6 +218,8 @@ int chat_load(struct chat *chat, const char *path) {
 static const struct flag flags[] = {
     {.name = "system", .kind = FLAG_STRING, .at = offsetof(struct chat_options, system), .value = "TEXT",
      .help = "instructions that stand before the conversation"},
+    {.name = "think", .kind = FLAG_SWITCH, .at = offsetof(struct chat_options, think),
+     .help = "let the model think first"},
     {.name = "effort", .kind = FLAG_CHOICE, .at = offsetof(struct chat_options, effort), .value = EFFORT_CHOICES,
      .help = "how hard the model thinks first (default off)"},
     {.name = "load", .kind = FLAG_STRING, .at = offsetof(struct chat_options, load), .value = "FILE",

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -98,6 +99,22 @@ static int read_character(EditLine *edit, wchar_t *out) {
     }
 }
 
+static struct termios found; /* the terminal's modes before libedit changed them */
+
+static void on_kill(int signal) {
+    tcsetattr(STDIN_FILENO, TCSANOW, &found);
+    raise(signal); /* SA_RESETHAND: now it kills */
+}
+
+/* Killed at the prompt, the terminal would keep libedit's modes: nothing typed would show. */
+static void restore_when_killed(void) {
+    static const int signals[] = {SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction kill = {.sa_handler = on_kill, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&kill.sa_mask);
+    for (size_t i = 0; tcgetattr(STDIN_FILENO, &found) == 0 && i < COUNT_OF(signals); i++)
+        sigaction(signals[i], &kill, NULL);
+}
+
 static bool start_edit(struct editor *e, const char *history) {
     setlocale(LC_CTYPE, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
@@ -105,6 +122,7 @@ static bool start_edit(struct editor *e, const char *history) {
     e->edit = el_init("sonde", stdin, stdout, stderr);
     if (!e->edit)
         return false;
+    restore_when_killed();
     struct sigaction resized = {.sa_handler = on_resize};
     sigemptyset(&resized.sa_mask);
     sigaction(SIGWINCH, &resized, NULL);

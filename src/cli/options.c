@@ -108,8 +108,6 @@ static int parse_choice(const char *choices, const char *text) {
 static int refuse(const struct command *c, const struct flag *f, const char *text) {
     switch (f->kind) {
     case FLAG_COUNT:
-        if (f->most >= UINT64_MAX - 1)
-            return usage_error(c->name, "--%s takes a whole number, not '%s'", f->name, text);
         return usage_error(c->name, "--%s takes a whole number from %llu to %llu, not '%s'", f->name,
                            (unsigned long long)f->least, (unsigned long long)f->most, text);
     case FLAG_REAL:

@@ -110,7 +110,8 @@ static void print_stats(const struct run_options *o, const struct sonde_generate
 }
 
 /* Generates and shows; returns a status. */
-static int run_answer(struct run_options *o, sonde_session *session, const int32_t *ids, size_t count) {
+static int run_answer(struct run_options *o, sonde_session *session, const sonde_tokenizer *tokenizer,
+                      const int32_t *ids, size_t count) {
     struct output out = {.fd = STDOUT_FILENO}, aside = {.fd = STDERR_FILENO};
     struct shown shown = {.out = &out, .aside = &aside, .terminal = isatty(STDERR_FILENO)};
     struct answer answer = {0};
@@ -120,6 +121,7 @@ static int run_answer(struct run_options *o, sonde_session *session, const int32
                                      .ids = ids,
                                      .count = count,
                                      .thinking = !o->raw && o->effort != EFFORT_OFF,
+                                     .turns = o->raw ? NULL : tokenizer,
                                      .show = show,
                                      .context = &shown};
     sonde_generation_default(&request.generation);
@@ -157,7 +159,7 @@ static int run_prompt(struct run_options *o, const char *path, const struct buf 
     sampling_resolve(&o->sampling, model);
     int rc = o->raw ? raw_ids(model, prompt, &ids, &count, &e)
                     : chat_ids(o, sonde_model_tokenizer(model), prompt, &ids, &count, &e);
-    status = rc ? report(&e) : run_answer(o, session, ids, count);
+    status = rc ? report(&e) : run_answer(o, session, sonde_model_tokenizer(model), ids, count);
     sonde_free(ids);
     sonde_session_close(session);
     sonde_model_close(model);

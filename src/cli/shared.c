@@ -128,13 +128,13 @@ static int write_line(struct output *out, const json_t *value, struct sonde_erro
 }
 
 int jsonl_object(const char *text, size_t bytes, json_t **object, struct sonde_error *e) {
-    int rc = json_parse(text, bytes, "JSON", object, e);
+    int rc = json_parse(text, bytes, "", object, NULL);
     if (!rc && !json_is_object(*object)) {
         json_decref(*object);
         *object = NULL;
-        rc = err_set(e, SONDE_ERROR_FORMAT, "not an object");
+        rc = SONDE_ERROR_FORMAT;
     }
-    return rc;
+    return rc == SONDE_ERROR_MEMORY ? err_memory(e) : rc ? err_set(e, rc, "not a JSON object") : SONDE_OK;
 }
 
 int jsonl_each(int (*line)(void *context, const char *text, size_t bytes, json_t **out, struct sonde_error *e),

@@ -84,6 +84,7 @@ struct answer_request {
     size_t count;
     struct sonde_generation generation; /* its callbacks are set by answer_generate() */
     bool thinking;                      /* the prompt ended in <think> */
+    const sonde_tokenizer *turns;       /* whose tokens that begin a turn end the answer too; NULL: they do not */
     answer_show show;
     void *context;
 };

@@ -157,4 +157,32 @@ if command -v tmux >/dev/null; then
 else
     skip 'a terminal gets a prompt' 'no tmux'
 fi
+printf '/think high\nhi\n' | "$SONDE" chat -n 5 >"$out" 2>"$err"
+is 'thinking that never ends is said' says 'still thinking'
+
+# Killed at its prompt, it leaves the terminal as it was
+if command -v python3 >/dev/null; then
+    is 'a kill at the prompt leaves the terminal as it was' python3 - "$SONDE" <<'EOF'
+import os, pty, signal, sys, termios, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], [sys.argv[1], "chat"])
+before = termios.tcgetattr(terminal)[3]
+for _ in range(200):  # until libedit has changed the modes
+    time.sleep(0.05)
+    if termios.tcgetattr(terminal)[3] != before:
+        break
+else:
+    sys.exit("the prompt never came")
+os.kill(pid, signal.SIGTERM)
+for _ in range(200):
+    time.sleep(0.05)
+    if termios.tcgetattr(terminal)[3] == before:
+        sys.exit(0 if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM else "not killed")
+sys.exit("the modes stayed changed")
+EOF
+else
+    skip 'a kill at the prompt leaves the terminal as it was' 'no python3'
+fi
+
 finish

@@ -3,7 +3,7 @@
 # shellcheck source=tests/e2e/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-commands='run chat inspect logits tokenize render parse'
+commands='run chat inspect logits tokenize render parse synth'
 
 mentions_all() {
     local c

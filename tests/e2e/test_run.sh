@@ -108,4 +108,10 @@ else
 fi
 is 'Ctrl-C leaves the text that was there' [ -s "$out" ]
 is 'Ctrl-C is no error' [ "$(grep -vc 'seed 1$' "$err")" -eq 0 ]
+# The bundled model, asked at random, sometimes goes on with the user's next turn: that ends the answer
+for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    "$SONDE" run -p 'Tell me a story.' --seed "$seed" -n 150 2>>"$dir/turns.err" </dev/null
+done >"$dir/turns"
+is 'no answer shows the tokens that begin a turn' [ "$(grep -c '<｜' "$dir/turns")" -eq 0 ]
+
 finish
