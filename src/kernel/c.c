@@ -213,23 +213,14 @@ static void pool_c(const float *const *values, const float *const *scores, const
 
 /* ------------------------------------------------------------------------------ hyper-connections */
 
-static void divide_rows(float *comb, uint32_t n, float eps) {
+/* Divides each of n lines of n items by its sum; lines are `line` floats apart, items of one `item`. */
+static void normalise(float *comb, uint32_t n, uint32_t line, uint32_t item, float eps) {
     for (uint32_t j = 0; j < n; j++) {
         float sum = 0;
         for (uint32_t k = 0; k < n; k++)
-            sum += comb[j * n + k];
+            sum += comb[j * line + k * item];
         for (uint32_t k = 0; k < n; k++)
-            comb[j * n + k] /= sum + eps;
-    }
-}
-
-static void divide_columns(float *comb, uint32_t n, float eps) {
-    for (uint32_t k = 0; k < n; k++) {
-        float sum = 0;
-        for (uint32_t j = 0; j < n; j++)
-            sum += comb[j * n + k];
-        for (uint32_t j = 0; j < n; j++)
-            comb[j * n + k] /= sum + eps;
+            comb[j * line + k * item] /= sum + eps;
     }
 }
 
@@ -252,10 +243,10 @@ static void hc_weights_c(float *m, uint32_t streams, const float *scale, const f
         for (uint32_t k = 0; k < n; k++)
             row[k] = row[k] / total + eps;
     }
-    divide_columns(comb, n, eps);
+    normalise(comb, n, 1, n, eps); /* columns; then rows and columns in turn */
     for (uint32_t i = 1; i < iterations; i++) {
-        divide_rows(comb, n, eps);
-        divide_columns(comb, n, eps);
+        normalise(comb, n, n, 1, eps);
+        normalise(comb, n, 1, n, eps);
     }
 }
 

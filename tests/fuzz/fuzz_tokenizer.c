@@ -18,7 +18,7 @@ static void check(bool holds) {
 }
 
 static bool changes_text(const sonde_tokenizer *t) {
-    bool changes = t->prefix_space;
+    bool changes = t->prefix_level != SIZE_MAX;
     for (size_t i = 0; i < t->splitter_count; i++)
         changes |= t->splitters[i].removed;
     return changes;
