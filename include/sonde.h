@@ -167,8 +167,8 @@ struct sonde_observer {
 SONDE_API int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
                                     const struct sonde_observer *observer, struct sonde_error *error);
 
-/* Logits [V] after the last token fed; NULL before the first, and after a cancelled call. Owned by the session, valid until the
- * next call that changes it. */
+/* Logits [V] after the last token fed; NULL before the first, and after a cancelled call. Owned by the session, valid
+ * until the next call that changes it. */
 SONDE_API const float *sonde_session_logits(const sonde_session *session);
 
 /* The tokens fed so far; *count of them. Owned by the session. */
@@ -278,8 +278,8 @@ enum sonde_finish {
 
 struct sonde_generation {
     struct sonde_sampling sampling;
-    uint64_t max_tokens;     /* 0: until the model ends or the context is full */
-    const int32_t *end; /* ids that end the answer besides the model's eos, such as that of "<｜User｜>" */
+    uint64_t max_tokens; /* 0: until the model ends or the context is full */
+    const int32_t *end;  /* ids that end the answer besides the model's eos, such as that of "<｜User｜>" */
     size_t end_count;
     const char *const *stop; /* stop strings, not empty ones; the text ends before the first that appears */
     size_t stop_count;
@@ -303,7 +303,8 @@ struct sonde_generated {
 
 /* Feeds the prompt (may be empty if the session has tokens) and generates until something ends it. The
  * model's tokenizer decodes; an id it has no token for gives no text. Generated tokens are fed as they come, the
- * end token and what is drawn last before a limit not: sonde_session_tokens() tells. Being cancelled is no error. result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
+ * end token and what is drawn last before a limit not: sonde_session_tokens() tells. Being cancelled is no error.
+ * result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
 SONDE_API int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
                              const struct sonde_generation *generation, struct sonde_generated *result,
                              struct sonde_error *error);
