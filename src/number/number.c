@@ -148,23 +148,52 @@ static float scale_at(const struct matrix *m, uint32_t row, uint32_t col) {
     return s;
 }
 
+/* The end of the block of scales that column `at` lies in, but at most `end`. */
+static uint32_t block_end(const struct matrix *m, uint32_t at, uint32_t end) {
+    uint32_t next = at - at % m->block_cols + m->block_cols;
+    return next < end ? next : end;
+}
+
 static void decode_fp8(const struct matrix *m, uint32_t row, uint32_t col, uint32_t count, float *out) {
-    const uint8_t *codes = (const uint8_t *)m->data + (size_t)row * m->cols + col;
-    for (uint32_t i = 0; i < count;) {
-        float scale = scale_at(m, row, col + i);
-        uint32_t end = i + m->block_cols - (col + i) % m->block_cols;
-        for (end = end < count ? end : count; i < end; i++)
-            out[i] = e4m3_value[codes[i]] * scale;
+    const uint8_t *codes = (const uint8_t *)m->data + (size_t)row * m->cols;
+    for (uint32_t at = col, end = col + count; at < end;) {
+        float scale = scale_at(m, row, at);
+        for (uint32_t stop = block_end(m, at, end); at < stop; at++)
+            *out++ = e4m3_value[codes[at]] * scale;
     }
 }
 
+/* A block's sixteen values are scaled once; then it is all looking up. */
 static void decode_fp4(const struct matrix *m, uint32_t row, uint32_t col, uint32_t count, float *out) {
-    const uint8_t *codes = (const uint8_t *)m->data + (size_t)row * (m->cols / 2) + col / 2;
-    for (uint32_t i = 0; i < count;) {
-        float scale = scale_at(m, row, col + i);
-        uint32_t end = i + m->block_cols - (col + i) % m->block_cols;
-        for (end = end < count ? end : count; i < end; i++)
-            out[i] = e2m1_value[i & 1 ? codes[i / 2] >> 4 : codes[i / 2] & 15] * scale;
+    const uint8_t *codes = (const uint8_t *)m->data + (size_t)row * (m->cols / 2);
+    for (uint32_t at = col, end = col + count; at < end;) {
+        float scale = scale_at(m, row, at), value[16];
+        for (int i = 0; i < 16; i++)
+            value[i] = e2m1_value[i] * scale;
+        uint32_t stop = block_end(m, at, end);
+        for (; at + 1 < stop; at += 2) {
+            uint8_t pair = codes[at / 2];
+            *out++ = value[pair & 15];
+            *out++ = value[pair >> 4];
+        }
+        if (at < stop)
+            *out++ = value[codes[at++ / 2] & 15];
+    }
+}
+
+static void decode_bf16(const uint8_t *bytes, uint32_t count, float *out) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t h;
+        memcpy(&h, bytes + 2 * (size_t)i, sizeof(h));
+        out[i] = bf16_decode(h);
+    }
+}
+
+static void decode_f16(const uint8_t *bytes, uint32_t count, float *out) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t h;
+        memcpy(&h, bytes + 2 * (size_t)i, sizeof(h));
+        out[i] = f16_decode(h);
     }
 }
 
@@ -176,12 +205,10 @@ void matrix_decode(const struct matrix *m, uint32_t row, uint32_t col, uint32_t 
         memcpy(out, bytes + 4 * first, 4 * (size_t)count);
         break;
     case FORMAT_BF16:
+        decode_bf16(bytes + 2 * first, count, out);
+        break;
     case FORMAT_F16:
-        for (uint32_t i = 0; i < count; i++) {
-            uint16_t h;
-            memcpy(&h, bytes + 2 * (first + i), sizeof(h));
-            out[i] = m->format == FORMAT_BF16 ? bf16_decode(h) : f16_decode(h);
-        }
+        decode_f16(bytes + 2 * first, count, out);
         break;
     case FORMAT_FP8:
         decode_fp8(m, row, col, count, out);
