@@ -122,10 +122,6 @@ const sonde_tokenizer *sonde_model_tokenizer(const sonde_model *model) {
     return model->tokenizer;
 }
 
-const struct checkpoint *engine_checkpoint(const sonde_model *model) {
-    return model->checkpoint;
-}
-
 void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
     const struct shape *s = checkpoint_shape(model->checkpoint);
     *info = (struct sonde_model_info){.vocab = s->vocab,

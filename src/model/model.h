@@ -38,9 +38,8 @@ void model_close(struct model *m);
 /* True if the checkpoint has a multi-token-prediction block that can be run. */
 bool model_has_mtp(const struct model *m);
 
-/* Most rows of a step, and most tokens of a sequence. */
+/* Most rows of a step. */
 uint32_t model_rows(const struct model *m);
-uint64_t model_context(const struct model *m);
 
 /* An empty sequence of at most `context` tokens; 0: as many as the model takes. Errors: MEMORY, ARGUMENT (more than
  * that), UNSUPPORTED (mtp without the block). */

@@ -219,10 +219,6 @@ uint32_t model_rows(const struct model *m) {
     return m->rows;
 }
 
-uint64_t model_context(const struct model *m) {
-    return m->context;
-}
-
 /* ------------------------------------------------------------------------------------- sequences */
 
 static void lay_out_sequence(struct sequence *s, struct arena *a) {
