@@ -114,6 +114,25 @@ static void gemm_c(const struct matrix *w, uint32_t row, uint32_t rows, const fl
     }
 }
 
+/* Packed inputs of this level: float rows, a multiple of 32 apart. */
+static uint32_t packed_stride(const struct matrix *w) {
+    return (w->cols + 31) / 32 * 32;
+}
+
+static void pack_c(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
+                   void *packed) {
+    for (uint32_t s = 0; s < count; s++) {
+        float *to = (float *)packed + (size_t)s * packed_stride(w) + col;
+        for (uint32_t c = 0; c < cols; c++)
+            to[c] = bf16_round(x[s * ldx + col + c]);
+    }
+}
+
+static void gemm_bf16_c(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                        float *y, size_t ldy) {
+    gemm_c(w, row, rows, packed, packed_stride(w), count, y, ldy);
+}
+
 /* --------------------------------------------------------------------------- norms and rotations */
 
 static void rms_norm_c(const float *x, uint32_t n, const float *weight, float eps, float *y) {
@@ -185,13 +204,16 @@ static void attend_c(const float *q, uint32_t heads, uint32_t dim, const float *
             axpy_c(out + (size_t)h * dim, keys[k], dim, weights[(size_t)h * count + k]);
 }
 
-static float index_score_c(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *key) {
-    float score = 0;
-    for (uint32_t h = 0; h < heads; h++) {
-        float match = dot(q + (size_t)h * dim, key, dim);
-        score += w[h] * (match < 0 ? 0 : match); /* NaN stays */
+static void index_scores_c(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys,
+                           uint32_t count, float *scores) {
+    for (uint32_t i = 0; i < count; i++) {
+        float score = 0;
+        for (uint32_t h = 0; h < heads; h++) {
+            float match = dot(q + (size_t)h * dim, keys + (size_t)i * dim, dim);
+            score += w[h] * (match < 0 ? 0 : match); /* NaN stays */
+        }
+        scores[i] = score;
     }
-    return score;
 }
 
 static void pool_c(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,

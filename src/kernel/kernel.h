@@ -23,6 +23,10 @@
     X(gemm, void,                                                                                                      \
       (const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count, float *y,      \
        size_t ldy))                                                                                                    \
+    X(pack, void,                                                                                                      \
+      (const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols, void *packed)) \
+    X(gemm_bf16, void,                                                                                                 \
+      (const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y, size_t ldy)) \
     X(rms_norm, void, (const float *x, uint32_t n, const float *weight, float eps, float *y))                          \
     X(rotate, void, (float *x, uint32_t half, const float *turn, float direction))                                     \
     X(hadamard, void, (float *x, uint32_t n))                                                                          \
@@ -32,7 +36,9 @@
     X(attend, void,                                                                                                    \
       (const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count, const float *sink,      \
        float scale, float *weights, float *out))                                                                       \
-    X(index_score, float, (const float *q, const float *w, uint32_t heads, uint32_t dim, const float *key))            \
+    X(index_scores, void,                                                                                              \
+      (const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys, uint32_t count,                \
+       float *scores))                                                                                                 \
     X(pool, void,                                                                                                      \
       (const float *const *values, const float *const *scores, const float *bias, size_t bias_stride, uint32_t count,  \
        uint32_t dim, float *out))                                                                                      \
@@ -48,6 +54,11 @@
 /*
  * gemm         y[s][i] = sum_c x[s][c] * w[row + i][c] for i < rows, s < count; rows of x are ldx apart, of
  *              y ldy. [dot]
+ * pack         columns [col, col + cols) of x [count, w->cols], rounded to bf16, into their places in what gemm_bf16
+ *              of matrices of w's format and width reads: kernel_packed_bytes() of 64-byte aligned memory. col is a
+ *              multiple of KERNEL_PACK_COLS, and so is cols unless col + cols is the width. [exact]
+ * gemm_bf16    gemm of packed inputs: products are exact, as bf16 times any weight but F32's and those with F32
+ *              scales is in float32. [dot of the rounded inputs]
  * rms_norm     y = x / sqrt(mean(x^2) + eps) * weight (NULL: 1); y may be x. [ulp(8)]
  * rotate       turns the pairs (x[2i], x[2i+1]), i < half, by the angle whose cosine and sine are turn[2i],
  *              turn[2i+1]; direction +1 or -1 (back). [ulp(2) of the larger of the pair]
@@ -56,7 +67,7 @@
  * attend       one token, shared key-values: for each head, the softmax over `count` keys of scale * q . k,
  *              with exp(sink[head]) in the denominator only, weighs the keys themselves into out. q, out
  *              [heads, dim]; keys: count pointers to [dim]; weights: scratch [heads, count]. [dot, twice]
- * index_score  sum_h w[h] * max(q[h] . key, 0). [dot, twice]
+ * index_scores scores[i] = sum_h w[h] * max(q[h] . keys[i], 0) for i < count; keys [count, dim]. [dot, twice]
  * pool         out[c] = sum_r values[r][c] * softmax_r(scores[r][c] + bias[r * bias_stride + c]); a row whose
  *              pointer is NULL counts as minus infinity. [dot]
  * hc_weights   the three mixes of a hyper-connection from the raw projection m [(2 + H) H], in place: m[0..H)
@@ -81,14 +92,45 @@ struct kernel_table {
 #undef KERNEL_MEMBER
 };
 
-/* Levels are named bundles of instructions; each overrides what it does better than the one before. */
-enum kernel_level { KERNEL_LEVEL_C, KERNEL_LEVEL_COUNT };
+enum { KERNEL_PACK_COLS = 128 };
 
-/* Pure: fills the table for a level, whatever the processor is. */
+/* Bytes of packed inputs, at every level. */
+static inline size_t kernel_packed_bytes(uint32_t cols, uint32_t count) {
+    return (size_t)count * ((cols + 31) / 32 * 32) * sizeof(float);
+}
+
+/*
+ * Levels are named bundles of instructions; each overrides what it does better than the one it stands on.
+ *
+ *     c       portable
+ *     avx2    AVX2, FMA, F16C                       on c
+ *     avx512  AVX-512 F, BW, VL, DQ, VBMI, VNNI     on avx2
+ *     amx     AMX tile, BF16                        on avx512
+ *     neon    AArch64 Advanced SIMD                 on c
+ *     bf16    Armv8.6 BF16 and I8MM                 on neon
+ *
+ * X(name, what it stands on)
+ */
+#define KERNEL_LEVELS(X) X(c, c) X(avx2, c) X(avx512, avx2) X(amx, avx512) X(neon, c) X(bf16, neon)
+
+enum kernel_level {
+#define KERNEL_LEVEL(name, below) KERNEL_LEVEL_##name,
+    KERNEL_LEVELS(KERNEL_LEVEL)
+#undef KERNEL_LEVEL
+        KERNEL_LEVEL_COUNT
+};
+
+/* Pure: fills the table for a level, whatever the processor is; levels this program was not built for add nothing. */
 void kernel_table_init(struct kernel_table *t, enum kernel_level level);
 
-/* The best level that this processor and operating system can run. */
+/* True if this program has the level and this processor and operating system can run it. For amx the first call asks
+ * the kernel for the tiles, for the whole process. */
+bool kernel_level_runs(enum kernel_level level);
+
+/* The last level that runs. */
 enum kernel_level kernel_level_best(void);
 const char *kernel_level_name(enum kernel_level level);
+/* False if there is no level of that name. */
+bool kernel_level_parse(const char *name, enum kernel_level *level);
 
 #endif

@@ -109,10 +109,10 @@ static void select_smallest(uint64_t *x, uint64_t n, uint64_t k) {
 /* Ranks of all n entries of row r into cpu->ranks. */
 static void rank_entries(struct cpu *cpu, const struct device_select *s, uint32_t r, uint64_t n) {
     const float *q = s->q + (size_t)r * s->heads * s->dim, *w = s->w + (size_t)r * s->heads;
+    cpu->kernels.index_scores(q, w, s->heads, s->dim, s->keys, (uint32_t)n, cpu->scores);
     for (uint64_t i = 0; i < n; i++) {
-        float score = cpu->kernels.index_score(q, w, s->heads, s->dim, s->keys + i * s->dim);
-        cpu->not_finite |= !isfinite(score);
-        cpu->ranks[i] = rank_key(score, (uint32_t)i);
+        cpu->not_finite |= !isfinite(cpu->scores[i]);
+        cpu->ranks[i] = rank_key(cpu->scores[i], (uint32_t)i);
     }
 }
 

@@ -43,6 +43,7 @@ static void layout(struct cpu *cpu, struct arena *a) {
     cpu->weights = arena_take(a, l->keys * l->heads, sizeof(float));
     cpu->keys = arena_take(a, max_u64(l->keys, 2 * (uint64_t)l->pool_rows), sizeof(float *));
     cpu->bias = arena_take(a, l->pool_rows, l->entry * sizeof(float));
+    cpu->scores = arena_take(a, l->scored, sizeof(float));
     cpu->ranks = arena_take(a, l->scored, sizeof(uint64_t));
     cpu->order = arena_take(a, l->scored, sizeof(uint64_t));
     cpu->expert_x = arena_take(a, l->rows, l->width * sizeof(float));

@@ -22,6 +22,7 @@ struct cpu {
     const float **keys;   /* [max(keys, 2 pool_rows)] */
     float *bias;          /* [pool_rows, entry]: of a pool */
     bool not_finite;      /* a value that only chooses was not finite; finish() tells */
+    float *scores;        /* [scored] */
     uint64_t *ranks;      /* [scored] */
     uint64_t *order;      /* [scored]: ranks, partly sorted */
     float *expert_x;      /* [rows, width]: tokens gathered for one expert */
