@@ -154,6 +154,41 @@ void file_join(struct buf *b, const char *directory, const char *name);
  * message: "config.json: not valid JSON, line 3: ...". The caller json_decref()s *value. Errors: FORMAT, MEMORY. */
 int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e);
 
+/* -------------------------------------------------------------------------------------- workers */
+
+/*
+ * A thread pool that runs one region at a time: the same function on every worker, the caller being worker 0.
+ * Workers are pinned, one to each processor the process may use; between regions they spin for a moment and then
+ * sleep, so that a region right after another starts within a microsecond and an idle program costs nothing.
+ *
+ * Inside a region workers take items: every worker has a hand of its own, always the same part of the work (so
+ * that it reads the same pages of the same weights every time), and who is done helps the others. A worker that
+ * has lost its processor therefore holds nobody up for longer than one item.
+ */
+struct pool;
+
+/* workers 0: one for each processor this process may run on. Errors: MEMORY, IO (threads refused). */
+int pool_open(uint32_t workers, struct pool **pool, struct sonde_error *e);
+void pool_close(struct pool *pool);
+uint32_t pool_workers(const struct pool *pool);
+
+/* work(context, worker) on all workers; returns when all have. Regions do not nest; only the thread that opened the
+ * pool runs them, or one that is alone in doing so. */
+void pool_run(struct pool *pool, void (*work)(void *context, uint32_t worker), void *context);
+
+/* Inside a region: waits until all workers have come here. What was written before is seen after. */
+void pool_barrier(struct pool *pool);
+
+enum { POOL_DEALS = 8 };
+
+/* Before a region (or inside, by one worker, with barriers on both sides): every worker's hand in deal `deal` <
+ * POOL_DEALS becomes items [0, items). */
+void pool_deal(struct pool *pool, uint32_t deal, uint32_t items);
+
+/* Inside a region: the next item of this worker's hand, and when that is empty of another's, *owner's. False when
+ * there is nothing left. Each item of each hand is given exactly once. */
+bool pool_take(struct pool *pool, uint32_t deal, uint32_t worker, uint32_t *owner, uint32_t *item);
+
 /* ------------------------------------------------------------------------------- time and chance */
 
 /* Seconds on a clock that only goes forward. */

@@ -204,7 +204,13 @@ struct device {
     const struct device_ops *ops;
 };
 
-/* The processor this program runs on, at the best kernel level it has. Errors: MEMORY. */
-int device_cpu_open(struct device **d, struct sonde_error *e);
+struct device_cpu_options {
+    uint32_t threads;  /* workers; 0: one for each processor this process may use */
+    const char *level; /* of kernel.h's KERNEL_LEVELS; NULL: the best that runs here */
+};
+
+/* The processor this program runs on. Errors: ARGUMENT (no such level), UNSUPPORTED (it does not run here), MEMORY, IO
+ * (no threads). */
+int device_cpu_open(const struct device_cpu_options *options, struct device **d, struct sonde_error *e);
 
 #endif

@@ -27,7 +27,7 @@ void golden_open(struct golden *g, const char *name, enum sonde_precision precis
     CHECKED(safetensors_open(path, &g->file, &error));
     snprintf(path, sizeof(path), "tests/golden/%s", name);
     CHECKED(checkpoint_open(path, &g->checkpoint, &error));
-    CHECKED(device_cpu_open(&g->device, &error));
+    CHECKED(device_cpu_open(&(struct device_cpu_options){.level = "c"}, &g->device, &error));
     struct model_options options = {precision, rows, 4096};
     CHECKED(model_open(g->checkpoint, g->device, &options, &g->model, &error));
     CHECKED(sequence_open(g->model, 0, model_has_mtp(g->model), &g->sequence, &error));

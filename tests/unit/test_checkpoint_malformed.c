@@ -697,7 +697,7 @@ static int reach(const char *directory, enum stage *stage, struct sonde_error *e
     struct checkpoint *c = NULL;
     struct model *m = NULL;
     struct device *d;
-    assert_int_equal(device_cpu_open(&d, NULL), 0);
+    assert_int_equal(device_cpu_open(&(struct device_cpu_options){0}, &d, NULL), 0);
     *stage = OPEN;
     int rc = checkpoint_open(directory, &c, e);
     if (!rc) {

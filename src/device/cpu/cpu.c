@@ -78,6 +78,7 @@ static int cpu_finish(struct device *d, struct sonde_error *e) {
 
 static void cpu_close(struct device *d) {
     struct cpu *cpu = cpu_of(d);
+    pool_close(cpu->pool);
     cpu_release(d, cpu->memory, cpu->memory_bytes);
     free(cpu);
 }
@@ -251,12 +252,31 @@ static const struct device_ops ops = {
     .finite = cpu_finite,
 };
 
-int device_cpu_open(struct device **d, struct sonde_error *e) {
+static int choose_level(const char *name, enum kernel_level *level, struct sonde_error *e) {
+    *level = kernel_level_best();
+    if (!name)
+        return SONDE_OK;
+    if (!kernel_level_parse(name, level))
+        return err_set(e, SONDE_ERROR_ARGUMENT, "there is no kernel level '%s'", name);
+    if (!kernel_level_runs(*level))
+        return err_set(e, SONDE_ERROR_UNSUPPORTED, "this processor does not run kernel level '%s'", name);
+    return SONDE_OK;
+}
+
+int device_cpu_open(const struct device_cpu_options *options, struct device **d, struct sonde_error *e) {
+    enum kernel_level level;
+    int rc = choose_level(options->level, &level, e);
+    if (rc)
+        return rc;
     struct cpu *cpu = calloc(1, sizeof(*cpu));
     if (!cpu)
         return err_memory(e);
     cpu->device.ops = &ops;
-    kernel_table_init(&cpu->kernels, kernel_level_best());
-    *d = &cpu->device;
-    return SONDE_OK;
+    kernel_table_init(&cpu->kernels, level);
+    rc = pool_open(options->threads, &cpu->pool, e);
+    if (rc)
+        cpu_close(&cpu->device);
+    else
+        *d = &cpu->device;
+    return rc;
 }

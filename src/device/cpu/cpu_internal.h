@@ -13,6 +13,7 @@
 struct cpu {
     struct device device; /* first: a struct device * is a struct cpu * */
     struct kernel_table kernels;
+    struct pool *pool;
     struct device_limits limits;
     void *memory; /* of the scratch below */
     size_t memory_bytes;
