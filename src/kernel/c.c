@@ -129,7 +129,8 @@ static void pack_c(const struct matrix *w, const float *x, size_t ldx, uint32_t 
 }
 
 static void gemm_bf16_c(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
-                        float *y, size_t ldy) {
+                        float *y, size_t ldy, void *scratch) {
+    (void)scratch;
     gemm_c(w, row, rows, packed, packed_stride(w), count, y, ldy);
 }
 

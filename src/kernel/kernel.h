@@ -8,7 +8,7 @@
  * bit for bit in whatever chunk it comes.
  *
  * Contracts: "exact" is bit for bit; "dot" is |x - exact| <= 16 u sum|a_i b_i| * (1 + n/256) for n terms,
- * u = 2^-24; "ulp(k)" is within k units in the last place of the real result for the given inputs.
+ * u = 2^-24, or n 2^-126; "ulp(k)" is within k units in the last place of the real result for the given inputs.
  * Pointers need only the alignment of their type unless stated. Outputs do not overlap inputs unless stated.
  */
 #ifndef KERNEL_KERNEL_H
@@ -26,7 +26,8 @@
     X(pack, void,                                                                                                      \
       (const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols, void *packed)) \
     X(gemm_bf16, void,                                                                                                 \
-      (const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y, size_t ldy)) \
+      (const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y, size_t ldy,  \
+       void *scratch))                                                                                                 \
     X(rms_norm, void, (const float *x, uint32_t n, const float *weight, float eps, float *y))                          \
     X(rotate, void, (float *x, uint32_t half, const float *turn, float direction))                                     \
     X(hadamard, void, (float *x, uint32_t n))                                                                          \
@@ -58,7 +59,8 @@
  *              of matrices of w's format and width reads: kernel_packed_bytes() of 64-byte aligned memory. col is a
  *              multiple of KERNEL_PACK_COLS, and so is cols unless col + cols is the width. [exact]
  * gemm_bf16    gemm of packed inputs: products are exact, as bf16 times any weight but F32's and those with F32
- *              scales is in float32. [dot of the rounded inputs]
+ *              scales is in float32. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned. [dot of the rounded inputs, for
+ *              which values below 2^-126 may count as 0]
  * rms_norm     y = x / sqrt(mean(x^2) + eps) * weight (NULL: 1); y may be x. [ulp(8)]
  * rotate       turns the pairs (x[2i], x[2i+1]), i < half, by the angle whose cosine and sine are turn[2i],
  *              turn[2i+1]; direction +1 or -1 (back). [ulp(2) of the larger of the pair]
@@ -92,7 +94,7 @@ struct kernel_table {
 #undef KERNEL_MEMBER
 };
 
-enum { KERNEL_PACK_COLS = 128 };
+enum { KERNEL_PACK_COLS = 128, KERNEL_SCRATCH_BYTES = 1 << 20 };
 
 /* Bytes of packed inputs, at every level. */
 static inline size_t kernel_packed_bytes(uint32_t cols, uint32_t count) {
