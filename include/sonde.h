@@ -23,7 +23,8 @@
  *           through a `**` belong to the caller, who returns them with sonde_free().
  * Lifetime  A session must be closed before its model.
  * Threads   Distinct models may be used from distinct threads. One model with its sessions belongs to
- *           one thread at a time. Tokenizers are read-only after opening and may be shared freely.
+ *           one thread at a time, which is joined by helpers of the model's own; they take no signals.
+ *           Tokenizers are read-only after opening and may be shared freely.
  */
 #ifndef SONDE_H
 #define SONDE_H
@@ -92,15 +93,17 @@ struct sonde_model_options {
     enum sonde_precision precision;
     uint32_t chunk_tokens; /* tokens run through the layers at once while prefilling, 1 to 65536 */
     uint32_t no_tokenizer; /* 1: do not look for tokenizer.json */
+    uint32_t threads;      /* that compute, the caller's included; 0: one for each processor it may run on */
+    const char *level;     /* instructions to use: "c", "avx2", "avx512", "amx"; NULL: the best that run here */
 };
 
-/* fast, 256 tokens a chunk, tokenizer.json wanted. */
+/* fast, 256 tokens a chunk, tokenizer.json wanted, every processor and its best instructions. */
 SONDE_API void sonde_model_options_default(struct sonde_model_options *options);
 
 /* Opens the checkpoint directory `path`. options may be NULL. Touches only headers: no weight is read (of
  * Engram layers, the few integers that size their tables are).
  * A directory without tokenizer.json opens too; sonde_model_tokenizer() is then NULL.
- * Errors: IO, FORMAT, UNSUPPORTED, ARGUMENT, MEMORY. */
+ * Errors: IO, FORMAT, UNSUPPORTED (also a level that does not run here), ARGUMENT, MEMORY. */
 SONDE_API int sonde_model_open(const char *path, const struct sonde_model_options *options, sonde_model **model,
                                struct sonde_error *error);
 SONDE_API void sonde_model_close(sonde_model *model);

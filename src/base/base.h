@@ -158,8 +158,9 @@ int json_parse(const char *bytes, size_t count, const char *what, json_t **value
 
 /*
  * A thread pool that runs one region at a time: the same function on every worker, the caller being worker 0.
- * Workers are pinned, one to each processor the process may use; between regions they spin for a moment and then
- * sleep, so that a region right after another starts within a microsecond and an idle program costs nothing.
+ * Where there is one for each processor the process may use, workers but the caller are pinned; between regions they
+ * spin for a moment and then sleep, so that a region right after another starts within a microsecond and an idle
+ * program costs nothing.
  *
  * Inside a region workers take items: every worker has a hand of its own, always the same part of the work (so
  * that it reads the same pages of the same weights every time), and who is done helps the others. A worker that
@@ -167,7 +168,8 @@ int json_parse(const char *bytes, size_t count, const char *what, json_t **value
  */
 struct pool;
 
-/* workers 0: one for each processor this process may run on. Errors: MEMORY, IO (threads refused). */
+/* workers 0: one for each processor this process may run on, and no more than its control group's quota pays for.
+ * Errors: ARGUMENT (more than 4096), MEMORY, IO (threads refused). */
 int pool_open(uint32_t workers, struct pool **pool, struct sonde_error *e);
 void pool_close(struct pool *pool);
 uint32_t pool_workers(const struct pool *pool);

@@ -1,43 +1,349 @@
-/* pool.c - the thread pool. */
+/*
+ * pool.c - the thread pool.
+ *
+ * Everything here waits at a gate: a number that somebody advances. Who waits looks at it for a while and then
+ * sleeps in the kernel (futex); who advances it makes a system call only if somebody sleeps. Three gates:
+ *
+ *     start     helpers wait here between regions; pool_run() advances it
+ *     done      pool_run() waits here; the last helper to leave the region advances it
+ *     barrier   all wait here inside a region; the last to come advances it
+ *
+ * How long to look before sleeping is learned by each gate. A wait that was over sooner than LOOK_MOST doubles its
+ * patience, one that was not halves it: where regions follow one another nobody sleeps, and where processors are
+ * shared with other programs, or the program does something else for a while, little time is lost to looking. A
+ * pool of more workers than processors never looks: another worker may need that very processor.
+ *
+ * Helpers are pinned if there is exactly one worker for each processor this process may run on; fewer are placed
+ * by the system, since other programs with as many threads would be pinned to the same first ones. The caller is a
+ * thread of the program's own and keeps its mask, which threads it makes later inherit. Only when a region starts
+ * while it sits on a helper's processor is it sent to the free one, once, by narrowing its mask and widening it
+ * again; the scheduler would let both share for milliseconds. A cgroup's quota (cpu.max) bounds the default count,
+ * rounded up: threads beyond it only use it up sooner, and then all stand still.
+ *
+ * A hand is a cache line with a cursor. The cursor of an empty hand is not advanced, but by those who saw its last
+ * item at the same time; so it exceeds `items` by less than the number of workers.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/base.h"
 
-struct pool {
-    uint32_t next[POOL_DEALS], items[POOL_DEALS];
+enum { LINE = 64, MOST_WORKERS = 4096 };
+
+/* nanoseconds of looking */
+enum { LOOK_LEAST = 500, LOOK_MOST = 100000 };
+
+struct gate {
+    atomic_uint value;
+    atomic_uint sleepers;
+    atomic_uint patience; /* nanoseconds to look before sleeping; 0: stays 0 */
 };
 
+struct hand {
+    _Alignas(LINE) atomic_uint next;
+    uint32_t items;
+};
+
+struct helper {
+    struct pool *pool;
+    pthread_t thread;
+    uint32_t worker;
+};
+
+/* What is written and read together shares a cache line; nothing else does. */
+struct pool {
+    _Alignas(LINE) struct gate start;
+    unsigned runs; /* regions started */
+    void (*work)(void *context, uint32_t worker);
+    void *context;
+    _Alignas(LINE) struct gate done;
+    atomic_uint running; /* helpers inside the region */
+    _Alignas(LINE) struct gate barrier;
+    atomic_uint arrived; /* workers at the barrier */
+    _Alignas(LINE) uint32_t workers;
+    uint32_t helpers; /* threads made: workers - 1 */
+    bool quit;
+    bool guide;            /* helpers are pinned and the caller's own processor is known */
+    int caller;            /* that processor */
+    struct helper *helper; /* [helpers] */
+    struct hand *hands;    /* [POOL_DEALS, workers] */
+};
+
+/* ---------------------------------------------------------------------------------------- gates */
+
+/* Tells the processor that this is a loop of looking: its sibling may have the units, and leaving is cheap. A hint
+ * that changes no result, so that it stands here and not with the kernels. */
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+static bool closed(struct gate *g, unsigned old) {
+    return atomic_load_explicit(&g->value, memory_order_acquire) == old;
+}
+
+/* True if the gate opened within `seconds` of `started`. */
+static bool look(struct gate *g, unsigned old, double started, double seconds) {
+    do
+        for (int i = 0; i < 8; i++) {
+            if (!closed(g, old))
+                return true;
+            relax();
+        }
+    while (clock_seconds() - started < seconds);
+    return !closed(g, old);
+}
+
+static void gate_sleep(struct gate *g, unsigned old) {
+    atomic_fetch_add(&g->sleepers, 1);
+    while (atomic_load(&g->value) == old)
+        syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&g->sleepers, 1);
+}
+
+/* Returns when the value is no longer `old`; what was written before it changed is seen. */
+static void gate_wait(struct gate *g, unsigned old) {
+    if (!closed(g, old))
+        return;
+    unsigned patience = atomic_load_explicit(&g->patience, memory_order_relaxed), better = patience;
+    if (patience == 0) {
+        gate_sleep(g, old);
+        return;
+    }
+    double started = clock_seconds();
+    if (!look(g, old, started, 1e-9 * patience)) {
+        gate_sleep(g, old);
+        better = patience / 2 > LOOK_LEAST ? patience / 2 : LOOK_LEAST;
+    }
+    if (patience < LOOK_MOST && clock_seconds() - started < 1e-9 * LOOK_MOST)
+        better = patience * 2 < LOOK_MOST ? patience * 2 : LOOK_MOST;
+    if (better != patience)
+        atomic_store_explicit(&g->patience, better, memory_order_relaxed);
+}
+
+/* Either a sleeper has counted itself before the value changes here and is woken, or it sees the new value. */
+static void gate_open(struct gate *g, unsigned value) {
+    atomic_store(&g->value, value);
+    if (atomic_load(&g->sleepers))
+        syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* ----------------------------------------------------------------------------------- processors */
+
+/* Processors' worth of time that the control groups this process is in leave it, rounded up; UINT32_MAX: no bound.
+ * Of version 2 of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files */
+static uint32_t quota(void) {
+    char line[512], path[640], *name = NULL;
+    double least = UINT32_MAX;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    while (f && !name && fgets(line, sizeof(line), f))
+        if (strncmp(line, "0::/", 4) == 0)
+            name = line + 3;
+    if (f)
+        fclose(f);
+    if (!name)
+        return UINT32_MAX;
+    name[strcspn(name, "\n")] = 0;
+    for (char *end = name + strlen(name); end; end = strrchr(name, '/')) {
+        double allowed, period;
+        *end = 0;
+        snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", name);
+        f = fopen(path, "re");
+        if (f && fscanf(f, "%lf %lf", &allowed, &period) == 2 && period > 0 && allowed / period < least)
+            least = allowed / period; /* "max 100000" reads no number */
+        if (f)
+            fclose(f);
+    }
+    uint32_t whole = (uint32_t)least;
+    return whole + (whole < least);
+}
+
+/* Processors in the caller's mask, and the mask; 0 if it cannot be told. */
+static uint32_t processors(cpu_set_t *mask) {
+    CPU_ZERO(mask);
+    return sched_getaffinity(0, sizeof(*mask), mask) ? 0 : (uint32_t)CPU_COUNT(mask);
+}
+
+static void pin(pthread_t thread, int processor) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(processor, &one);
+    pthread_setaffinity_np(thread, sizeof(one), &one); /* unpinned works too */
+}
+
+/* One helper on each processor of the mask but that where the caller is now. */
+static void pin_helpers(struct pool *pool, const cpu_set_t *mask) {
+    uint32_t next = 0;
+    pool->caller = sched_getcpu();
+    if (pool->caller < 0 || !CPU_ISSET(pool->caller, mask))
+        return;
+    for (int c = 0; c < CPU_SETSIZE && next < pool->helpers; c++)
+        if (CPU_ISSET(c, mask) && c != pool->caller)
+            pin(pool->helper[next++].thread, c);
+    pool->guide = true;
+}
+
+/* All processors but one have a helper of their own: the caller belongs on that one. Who has narrowed the caller's
+ * mask since, so that it may not go there, is obeyed from then on. */
+static void guide_caller(struct pool *pool) {
+    cpu_set_t mask;
+    if (!pool->guide || sched_getcpu() == pool->caller)
+        return;
+    pool->guide = processors(&mask) && CPU_ISSET(pool->caller, &mask);
+    if (pool->guide) {
+        pin(pthread_self(), pool->caller);
+        pthread_setaffinity_np(pthread_self(), sizeof(mask), &mask);
+    }
+}
+
+/* -------------------------------------------------------------------------------------- regions */
+
+static void *help(void *argument) {
+    struct helper *h = argument;
+    struct pool *pool = h->pool;
+    for (unsigned run = 0;; run++) {
+        gate_wait(&pool->start, run);
+        if (pool->quit)
+            return NULL;
+        pool->work(pool->context, h->worker);
+        if (atomic_fetch_sub(&pool->running, 1) == 1)
+            gate_open(&pool->done, run + 1);
+    }
+}
+
+void pool_run(struct pool *pool, void (*work)(void *context, uint32_t worker), void *context) {
+    if (pool->workers == 1) {
+        work(context, 0);
+        return;
+    }
+    guide_caller(pool);
+    pool->work = work;
+    pool->context = context;
+    atomic_store_explicit(&pool->running, pool->helpers, memory_order_relaxed);
+    gate_open(&pool->start, ++pool->runs);
+    work(context, 0);
+    gate_wait(&pool->done, pool->runs - 1);
+}
+
+void pool_barrier(struct pool *pool) {
+    if (pool->workers == 1)
+        return;
+    unsigned phase = atomic_load_explicit(&pool->barrier.value, memory_order_relaxed);
+    if (atomic_fetch_add(&pool->arrived, 1) == pool->workers - 1) {
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        gate_open(&pool->barrier, phase + 1);
+    } else {
+        gate_wait(&pool->barrier, phase);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- deals */
+
+void pool_deal(struct pool *pool, uint32_t deal, uint32_t items) {
+    for (uint32_t w = 0; w < pool->workers; w++) {
+        struct hand *hand = &pool->hands[(size_t)deal * pool->workers + w];
+        atomic_store_explicit(&hand->next, 0, memory_order_relaxed);
+        hand->items = items;
+    }
+}
+
+bool pool_take(struct pool *pool, uint32_t deal, uint32_t worker, uint32_t *owner, uint32_t *item) {
+    struct hand *hands = &pool->hands[(size_t)deal * pool->workers];
+    for (uint32_t i = 0, w = worker; i < pool->workers; i++, w = w + 1 == pool->workers ? 0 : w + 1) {
+        struct hand *hand = &hands[w];
+        if (atomic_load_explicit(&hand->next, memory_order_relaxed) >= hand->items)
+            continue;
+        uint32_t next = atomic_fetch_add_explicit(&hand->next, 1, memory_order_relaxed);
+        if (next < hand->items) {
+            *owner = w;
+            *item = next;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --------------------------------------------------------------------------------- open and close */
+
+static void *lines(size_t bytes) {
+    size_t whole = (bytes + LINE - 1) / LINE * LINE;
+    void *memory = aligned_alloc(LINE, whole ? whole : LINE);
+    return memory ? memset(memory, 0, whole) : NULL;
+}
+
+/* Helpers take no signals, which are for the program's own threads, but those that an instruction of theirs raises. */
+static int make_helpers(struct pool *pool, struct sonde_error *e) {
+    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t none, before;
+    sigfillset(&none);
+    for (size_t i = 0; i < COUNT_OF(raised); i++)
+        sigdelset(&none, raised[i]);
+    pthread_sigmask(SIG_SETMASK, &none, &before);
+    int failed = 0;
+    while (!failed && pool->helpers < pool->workers - 1) {
+        struct helper *h = &pool->helper[pool->helpers];
+        *h = (struct helper){.pool = pool, .worker = pool->helpers + 1};
+        failed = pthread_create(&h->thread, NULL, help, h);
+        if (!failed)
+            pool->helpers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = failed;
+    return failed ? err_system(e, "no thread for worker %u of %u", pool->helpers + 1, pool->workers) : SONDE_OK;
+}
+
 int pool_open(uint32_t workers, struct pool **pool, struct sonde_error *e) {
-    (void)workers;
-    *pool = calloc(1, sizeof(**pool));
-    return *pool ? SONDE_OK : err_memory(e);
+    cpu_set_t mask;
+    uint32_t available = processors(&mask);
+    if (workers > MOST_WORKERS)
+        return err_set(e, SONDE_ERROR_ARGUMENT, "%u workers, expected at most %d", workers, MOST_WORKERS);
+    if (workers == 0)
+        workers = (uint32_t)max_u64(1, min_u64(available, quota()));
+    struct pool *p = lines(sizeof(*p));
+    if (!p)
+        return err_memory(e);
+    p->workers = workers;
+    p->helper = calloc(workers, sizeof(*p->helper));
+    p->hands = lines((size_t)workers * POOL_DEALS * sizeof(*p->hands));
+    unsigned patience = workers <= available ? LOOK_MOST : 0;
+    atomic_init(&p->start.patience, patience);
+    atomic_init(&p->done.patience, patience);
+    atomic_init(&p->barrier.patience, patience);
+    int rc = p->helper && p->hands ? make_helpers(p, e) : err_memory(e);
+    if (!rc && workers > 1 && workers == available)
+        pin_helpers(p, &mask);
+    if (rc)
+        pool_close(p);
+    else
+        *pool = p;
+    return rc;
 }
 
 void pool_close(struct pool *pool) {
+    if (!pool)
+        return;
+    pool->quit = true;
+    gate_open(&pool->start, pool->runs + 1);
+    for (uint32_t i = 0; i < pool->helpers; i++)
+        pthread_join(pool->helper[i].thread, NULL);
+    free(pool->helper);
+    free(pool->hands);
     free(pool);
 }
 
 uint32_t pool_workers(const struct pool *pool) {
-    (void)pool;
-    return 1;
-}
-
-void pool_run(struct pool *pool, void (*work)(void *context, uint32_t worker), void *context) {
-    (void)pool;
-    work(context, 0);
-}
-
-void pool_barrier(struct pool *pool) {
-    (void)pool;
-}
-
-void pool_deal(struct pool *pool, uint32_t deal, uint32_t items) {
-    pool->next[deal] = 0;
-    pool->items[deal] = items;
-}
-
-bool pool_take(struct pool *pool, uint32_t deal, uint32_t worker, uint32_t *owner, uint32_t *item) {
-    *owner = worker;
-    *item = pool->next[deal];
-    return pool->next[deal] < pool->items[deal] ? pool->next[deal]++, true : false;
+    return pool->workers;
 }

@@ -11,6 +11,7 @@
 #define CLI_CLI_H
 
 #include "base/base.h"
+#include "kernel/kernel.h"
 
 enum status {
     STATUS_DONE = 0,
@@ -78,7 +79,7 @@ const char *nearest_name(const char *word, size_t count, const char *(*name)(con
 int command_help(const struct command *command);
 
 extern const struct command command_run, command_chat, command_inspect, command_logits, command_tokenize,
-    command_render, command_parse, command_synth;
+    command_render, command_parse, command_synth, command_bench;
 
 /* ------------------------------------------------------------------- flags that commands share */
 
@@ -117,14 +118,29 @@ struct sampling_flags {
     {.name = "greedy", .kind = FLAG_SWITCH, .at = offsetof(type, member.greedy),                                       \
      .help = "always the most likely token"}
 
+struct device_flags {
+    uint64_t threads; /* 0: one for each processor */
+    int level;        /* 0: the best; else 1 + enum kernel_level */
+};
+
 struct model_flags {
     int precision; /* enum sonde_precision */
     uint64_t context, chunk;
+    struct device_flags device;
 };
 
 #define MODEL_DEFAULT {.precision = SONDE_PRECISION_FAST, .chunk = 256}
 
 #define PRECISION_CHOICES "fast|f32|kv|official"
+
+#define LEVEL_CHOICE(name, below) "|" #name
+#define LEVEL_CHOICES             "best" KERNEL_LEVELS(LEVEL_CHOICE)
+
+#define DEVICE_FLAGS(type, member)                                                                                     \
+    {.name = "threads", .kind = FLAG_COUNT, .at = offsetof(type, member.threads), .value = "N", .least = 1,            \
+     .most = 4096, .help = "threads that compute (default: one for each processor)"},                                  \
+    {.name = "level", .kind = FLAG_CHOICE, .at = offsetof(type, member.level), .value = LEVEL_CHOICES,                 \
+     .help = "instructions to use (default best)"}
 
 #define CHUNK_FLAG(type, member)                                                                                       \
     {.name = "chunk", .kind = FLAG_COUNT, .at = offsetof(type, member), .value = "N", .least = 1, .most = 65536,       \
@@ -135,8 +151,12 @@ struct model_flags {
      .help = "what is rounded on the way (default fast)"},                                                             \
     {.name = "context", .kind = FLAG_COUNT, .at = offsetof(type, member.context), .value = "N", .least = 1,            \
      .most = UINT32_MAX, .help = "most tokens in memory (default: what the model states)"},                            \
-    CHUNK_FLAG(type, member.chunk)
+    CHUNK_FLAG(type, member.chunk),                                                                                    \
+    DEVICE_FLAGS(type, member.device)
 /* clang-format on */
+
+/* Sets threads and level. */
+void device_from_flags(const struct device_flags *flags, struct sonde_model_options *options);
 
 /* The library's form of the flags; draws a seed if none was given. */
 void sampling_from_flags(const struct sampling_flags *flags, struct sonde_sampling *sampling);

@@ -18,6 +18,7 @@ struct logits_options {
     const char *ids, *out;
     int precision;
     uint64_t chunk, decode_from;
+    struct device_flags device;
     bool mtp;
 };
 
@@ -198,6 +199,7 @@ static int logits(int argc, char **argv) {
     options.precision = (enum sonde_precision)o.precision;
     options.chunk_tokens = (uint32_t)o.chunk;
     options.no_tokenizer = 1;
+    device_from_flags(&o.device, &options);
     if (sonde_model_open(operands[0], &options, &model, &e))
         return report(&e);
     int rc = with_model(&o, model, &e);
@@ -220,6 +222,7 @@ static const struct flag flags[] = {
      .most = UINT32_MAX, .help = "feed the tokens from P on one by one"},
     {.name = "mtp", .kind = FLAG_SWITCH, .at = offsetof(struct logits_options, mtp),
      .help = "multi-token prediction too"},
+    DEVICE_FLAGS(struct logits_options, device),
 };
 /* clang-format on */
 

@@ -81,6 +81,11 @@ int bundled_model(struct buf *b, struct sonde_error *e) {
     return err_set(e, SONDE_ERROR_IO, "the bundled model was not found; name a model directory or set SONDE_MODEL");
 }
 
+void device_from_flags(const struct device_flags *flags, struct sonde_model_options *options) {
+    options->threads = (uint32_t)flags->threads;
+    options->level = flags->level ? kernel_level_name((enum kernel_level)(flags->level - 1)) : NULL;
+}
+
 static int open_both(const char *path, const struct model_flags *flags, sonde_model **model, sonde_session **session,
                      struct sonde_error *e) {
     struct sonde_model_options options;
@@ -88,6 +93,7 @@ static int open_both(const char *path, const struct model_flags *flags, sonde_mo
     sonde_model_options_default(&options);
     options.precision = (enum sonde_precision)flags->precision;
     options.chunk_tokens = (uint32_t)flags->chunk;
+    device_from_flags(&flags->device, &options);
     sonde_session_options_default(&session_options);
     session_options.context = flags->context;
     int rc = sonde_model_open(path, &options, model, e);

@@ -23,6 +23,24 @@
 
 struct device;
 
+/*
+ * y[s] = w[row .. row + rows) x[s]; rows of x are ldx apart, of y ldy. Products listed together are independent.
+ *
+ * How exact a product is: with `bf16` its inputs are rounded to bf16, unless w is F32, so that the processor's matrix
+ * units can do it; a quantised w's inputs are first rounded to e4m3 in blocks of `block` columns, if that is not 0.
+ */
+struct device_product {
+    const struct matrix *w;
+    uint32_t row, rows;
+    const float *x; /* [S, w.cols] device */
+    size_t ldx;
+    float *y; /* [S, rows] device */
+    size_t ldy;
+    uint32_t block;
+};
+
+enum { DEVICE_PRODUCTS = 32 }; /* most in one list */
+
 /* One expert: w1 and w3 [inter, D], w2 [D, inter]. */
 struct device_expert {
     struct matrix w1, w2, w3;
@@ -90,8 +108,9 @@ struct device_experts {
     const int32_t *index; /* [S, k] device */
     const float *weight;  /* [S, k] device */
     uint32_t rows, count, active;
-    float limit;               /* of the clamped SwiGLU; 0: none */
-    uint32_t input_block;      /* inputs of quantised matrices: e4m3 in blocks of this; 0: as they are */
+    float limit; /* of the clamped SwiGLU; 0: none */
+    bool bf16;   /* struct device_product has both */
+    uint32_t block;
     enum format round_storage; /* FORMAT_F32 or FORMAT_BF16: how intermediate results are stored */
     float *y;                  /* [S, D] device */
 };
@@ -134,8 +153,12 @@ struct device_engram_conv {
 /* The largest step: what reserve() sizes scratch by. */
 struct device_limits {
     uint32_t rows;      /* S */
+    uint64_t inputs;    /* most input channels of a list of products, all of their x added up */
     uint32_t width;     /* most channels of any vector that is normed, quantised or mixed */
-    uint32_t inter;     /* channels inside an expert */
+    uint32_t hidden;    /* D */
+    uint32_t inter;     /* most channels inside an expert */
+    uint32_t experts;   /* E */
+    uint32_t active;    /* k */
     uint32_t heads;     /* most heads of any attention */
     uint32_t pool_rows; /* most tokens one entry pools: ratio, or twice that where blocks overlap */
     uint32_t entry;     /* channels of an entry */
@@ -156,9 +179,8 @@ struct device_ops {
     int (*reserve)(struct device *d, const struct device_limits *limits, struct sonde_error *e);
     int (*finish)(struct device *d, struct sonde_error *e);
 
-    /* y[s] = w[row .. row + rows) x[s]; x rows ldx apart, y rows ldy apart. */
-    void (*linear)(struct device *d, const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx,
-                   uint32_t count, float *y, size_t ldy);
+    /* `products` <= DEVICE_PRODUCTS of S rows each. */
+    void (*linear)(struct device *d, const struct device_product *list, uint32_t products, uint32_t rows, bool bf16);
     void (*embed)(struct device *d, const struct matrix *table, const int64_t *ids /* [S] host */, uint32_t count,
                   float *out, size_t ldout);
     /* Rows of n floats; weight [1, n], data NULL: none. y may be x. */

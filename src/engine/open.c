@@ -87,9 +87,10 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
     if (!m)
         return err_memory(error);
     struct model_options inner = {.precision = options->precision, .rows = options->chunk_tokens};
+    struct device_cpu_options cpu = {.threads = options->threads, .level = options->level};
     rc = checkpoint_open(path, &m->checkpoint, error);
     if (!rc)
-        rc = device_cpu_open(&(struct device_cpu_options){0}, &m->device, error);
+        rc = device_cpu_open(&cpu, &m->device, error);
     if (!rc)
         rc = model_open(m->checkpoint, m->device, &inner, &m->model, error);
     if (!rc && !options->no_tokenizer)

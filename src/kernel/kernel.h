@@ -107,7 +107,7 @@ static inline size_t kernel_packed_bytes(uint32_t cols, uint32_t count) {
  *     c       portable
  *     avx2    AVX2, FMA, F16C                       on c
  *     avx512  AVX-512 F, BW, VL, DQ, VBMI, VNNI     on avx2
- *     amx     AMX tile, BF16                        on avx512
+ *     amx     AMX tile, BF16, and AVX-512 BF16      on avx512
  *     neon    AArch64 Advanced SIMD                 on c
  *     bf16    Armv8.6 BF16 and I8MM                 on neon
  *
@@ -134,5 +134,14 @@ enum kernel_level kernel_level_best(void);
 const char *kernel_level_name(enum kernel_level level);
 /* False if there is no level of that name. */
 bool kernel_level_parse(const char *name, enum kernel_level *level);
+
+/* What kernels are held against. The level must run here.
+ *
+ * flops: does `rounds` rounds, each some hundred cycles at most, of the level's fastest multiply-adds of bf16 or
+ * float32 numbers, in registers; returns how many operations that was, two for each.
+ * read: reads 64-byte aligned memory once, in 1, 4 or 8 streams, each through its own part; returns the exclusive or
+ * of its words. bytes is a multiple of 1024. */
+uint64_t kernel_probe_flops(enum kernel_level level, uint64_t rounds);
+uint64_t kernel_probe_read(enum kernel_level level, const void *memory, size_t bytes, uint32_t streams);
 
 #endif

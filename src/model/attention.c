@@ -76,9 +76,20 @@ static void output(struct step *st, const struct attention_weights *w, float *y)
     const struct shape *s = st->m->shape;
     struct scratch *t = &st->m->scratch;
     size_t wide = (size_t)s->heads * s->head_dim, low = (size_t)s->o_groups * s->o_rank;
-    for (uint32_t g = 0; g < s->o_groups; g++)
-        st->ops->linear(st->d, &w->wo_a, g * s->o_rank, s->o_rank, t->attended + g * (wide / s->o_groups), wide,
-                        st->rows, t->low + (size_t)g * s->o_rank, low);
+    struct device_product list[DEVICE_PRODUCTS];
+    for (uint32_t g = 0, n = 0; g < s->o_groups; g++) {
+        list[n++] = (struct device_product){.w = &w->wo_a,
+                                            .row = g * s->o_rank,
+                                            .rows = s->o_rank,
+                                            .x = t->attended + g * (wide / s->o_groups),
+                                            .ldx = wide,
+                                            .y = t->low + (size_t)g * s->o_rank,
+                                            .ldy = low};
+        if (n == DEVICE_PRODUCTS || g + 1 == s->o_groups) {
+            st->ops->linear(st->d, list, n, st->rows, st->m->precision.products_bf16);
+            n = 0;
+        }
+    }
     step_round(st, t->low, st->rows * low);
     step_linear(st, &w->wo_b, t->low, st->rows, y);
 }

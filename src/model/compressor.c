@@ -42,8 +42,10 @@ static void finish_entries(struct step *st, const struct compressor *c, float *e
 /* Appends the entries that x [S, D] completes to the caches of layer `index`: keys, or index keys. */
 void compressor_run(struct step *st, const struct compressor *c, uint32_t index, const float *x, bool for_index) {
     struct scratch *t = &st->m->scratch;
-    st->ops->linear(st->d, &c->wkv, 0, c->wide, x, c->wkv.cols, st->rows, t->pool_values, c->wide);
-    st->ops->linear(st->d, &c->wgate, 0, c->wide, x, c->wgate.cols, st->rows, t->pool_scores, c->wide);
+    struct device_product list[] = {step_product(st, &c->wkv, x, t->pool_values),
+                                    step_product(st, &c->wgate, x, t->pool_scores)};
+    list[0].block = list[1].block = 0;
+    st->ops->linear(st->d, list, 2, st->rows, st->m->precision.products_bf16);
     for (uint32_t i = 0; i < st->segment_count; i++) {
         const struct segment *g = &st->segments[i];
         struct cache_layer *cache = &g->sequence->layers[index];

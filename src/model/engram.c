@@ -34,7 +34,9 @@ static void hash(const struct step *st, const struct engram *g, const struct seq
 /* y [S, D] = w x + bias */
 static void affine(struct step *st, const struct matrix *w, const struct matrix *bias, float *y) {
     const struct scratch *t = &st->m->scratch;
-    st->ops->linear(st->d, w, 0, w->rows, t->engram_rows, w->cols, st->rows, y, w->rows);
+    struct device_product p = step_product(st, w, t->engram_rows, y);
+    p.block = 0;
+    st->ops->linear(st->d, &p, 1, st->rows, st->m->precision.products_bf16);
     if (bias->data) {
         st->ops->embed(st->d, bias, &(int64_t){0}, 1, t->x, w->rows);
         st->ops->add(st->d, y, w->rows, t->x, 0, st->rows, w->rows);

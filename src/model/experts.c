@@ -50,7 +50,9 @@ void experts_run(struct step *st, const struct layer *l, uint32_t index, const f
     bool forced = !r->bias.data;
     if (forced && !by_token(st, r))
         return;
-    st->ops->linear(st->d, &r->gate, 0, s->experts, x, s->hidden, st->rows, t->router, s->experts);
+    struct device_product scores = step_product(st, &r->gate, x, t->router);
+    scores.block = 0;
+    st->ops->linear(st->d, &scores, 1, st->rows, m->precision.products_bf16);
     struct device_route route = {.logits = t->router,
                                  .bias = r->bias,
                                  .forced = forced ? m->forced : NULL,
@@ -72,7 +74,8 @@ void experts_run(struct step *st, const struct layer *l, uint32_t index, const f
                                  .count = s->experts,
                                  .active = s->active,
                                  .limit = s->swiglu_limit,
-                                 .input_block = m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0,
+                                 .bf16 = m->precision.products_bf16,
+                                 .block = m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0,
                                  .round_storage = m->precision.bf16 ? FORMAT_BF16 : FORMAT_F32,
                                  .y = y};
     st->ops->experts(st->d, &run);

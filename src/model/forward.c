@@ -13,15 +13,22 @@ void step_round(struct step *st, float *x, uint64_t count) {
         st->ops->round_bf16(st->d, x, count);
 }
 
+struct device_product step_product(const struct step *st, const struct matrix *w, const float *x, float *y) {
+    uint32_t block = st->m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0;
+    return (struct device_product){
+        .w = w, .rows = w->rows, .x = x, .ldx = w->cols, .y = y, .ldy = w->rows, .block = block};
+}
+
+void step_products(struct step *st, const struct device_product *list, uint32_t count, uint64_t rows) {
+    st->ops->linear(st->d, list, count, (uint32_t)rows, st->m->precision.products_bf16);
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i].ldy == list[i].rows) /* others are parts of rows, which who lists them rounds as a whole */
+            step_round(st, list[i].y, rows * list[i].rows);
+}
+
 void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y) {
-    if (st->m->precision.activations_fp8 && matrix_quantised(w)) {
-        float *rounded = st->m->scratch.rounded;
-        st->ops->copy(st->d, rounded, x, rows * w->cols);
-        st->ops->fake_e4m3(st->d, rounded, rows, w->cols, w->cols, ACTIVATION_BLOCK);
-        x = rounded;
-    }
-    st->ops->linear(st->d, w, 0, w->rows, x, w->cols, (uint32_t)rows, y, w->rows);
-    step_round(st, y, rows * w->rows);
+    struct device_product p = step_product(st, w, x, y);
+    step_products(st, &p, 1, rows);
 }
 
 void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps,
@@ -66,7 +73,8 @@ const float *head_run(struct step *st, const float *h, uint32_t count, const str
     struct scratch *t = &m->scratch;
     hyper_head(st, hc, h, count, t->x);
     step_norm(st, t->x, count, s->hidden, norm, s->eps, t->x);
-    st->ops->linear(st->d, &m->head, 0, s->vocab, t->x, s->hidden, count, t->logits, s->vocab);
+    struct device_product p = step_product(st, &m->head, t->x, t->logits);
+    st->ops->linear(st->d, &p, 1, count, m->precision.products_bf16);
     if (!st->ops->finite(st->d, t->logits, (uint64_t)count * s->vocab) && !st->rc)
         st->rc = SONDE_ERROR_NUMERIC;
     st->ops->download(st->d, m->host_logits, t->logits, (size_t)count * s->vocab * sizeof(float));

@@ -15,6 +15,7 @@ struct precision {
     bool kv_fp8;          /* the channels of a key that are not rotated: e4m3 per 64 */
     bool index_fp4;       /* index queries and keys after the Hadamard transform: e2m1 per 32 */
     bool bf16;            /* every stored activation */
+    bool products_bf16;   /* inputs of products with matrices that are not F32 */
 };
 
 enum { ACTIVATION_BLOCK = 128, KEY_BLOCK = 64, INDEX_BLOCK = 32 };
@@ -90,7 +91,6 @@ struct scratch {
     float *x;                         /* [S, D] collapsed, then normed */
     float *post, *comb;               /* [S, H], [S, H, H] */
     float *y;                         /* [S, D] output of a sublayer */
-    float *rounded;                   /* [S, widest input]: a quantised copy */
     float *q_latent;                  /* [S, R] */
     float *q;                         /* [S, N, C] */
     float *key;                       /* [S, C] */
@@ -187,7 +187,12 @@ void step_positions(struct step *st);
 /* Logits of rows [row, row + count) of h, through a head's collapse and norm, into the host's rows. */
 const float *head_run(struct step *st, const float *h, uint32_t count, const struct hyper_weights *hc,
                       const struct matrix *norm);
-/* y [rows, w.rows] = w x, inputs quantised and outputs rounded as the precision says. x rows are contiguous. */
+/* y [rows, w.rows] = w x of contiguous rows, for the list of a step_products(). A quantised w's inputs are rounded as
+ * `official` says: of all products but few. */
+struct device_product step_product(const struct step *st, const struct matrix *w, const float *x, float *y);
+/* Runs a list; outputs are rounded as the precision says. */
+void step_products(struct step *st, const struct device_product *list, uint32_t count, uint64_t rows);
+/* A list of one. */
 void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y);
 void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps, float *y);
 void step_round(struct step *st, float *x, uint64_t count);

@@ -47,11 +47,11 @@ int model_cache_bytes(const struct shape *shape, uint64_t tokens, uint64_t *fixe
 /* --------------------------------------------------------------------------------------- scratch */
 
 struct widths {
-    uint64_t input, pool, engram; /* widest input of a product, widest compressor, Engram's hidden */
+    uint64_t pool, engram; /* widest compressor, Engram's hidden */
 };
 
 static struct widths widths_of(const struct shape *s) {
-    struct widths w = {.input = max_u64(s->hidden, max_u64(s->q_rank, (uint64_t)s->o_groups * s->o_rank))};
+    struct widths w = {0};
     w.pool = 2 * (uint64_t)max_u64(s->head_dim, s->index_dim);
     w.engram = s->engram.count ? (uint64_t)(s->engram.orders - 1) * s->engram.width : 0;
     return w;
@@ -71,7 +71,6 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     t->post = floats(a, S, H);
     t->comb = floats(a, S, H * H);
     t->y = floats(a, S, D);
-    t->rounded = floats(a, S, max_u64(w.input, H * D)); /* h_proj takes all streams at once */
     t->q_latent = floats(a, S, s->q_rank);
     t->q = floats(a, S, wide);
     t->key = floats(a, S, s->head_dim);
@@ -104,12 +103,20 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
 /* The largest of everything a step of this model asks of the device. */
 static struct device_limits limits_of(const struct model *m) {
     const struct shape *s = m->shape;
-    struct device_limits l = {
-        .rows = m->rows, .heads = s->heads, .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
+    struct device_limits l = {.rows = m->rows,
+                              .heads = s->heads,
+                              .hidden = s->hidden,
+                              .experts = s->experts,
+                              .active = s->active,
+                              .entry = (uint32_t)max_u64(s->head_dim, s->index_dim)};
     uint64_t width = max_u64((uint64_t)s->streams * s->hidden, (uint64_t)s->q_rank);
     width = max_u64(max_u64(width, s->head_dim), max_u64(s->experts, s->heads));
     l.width = (uint32_t)max_u64(width, max_u64(s->inter, s->index_dim));
     l.inter = s->inter * s->shared_experts;
+    /* the lists: all heads' outputs at once; what takes a layer's input, in two roundings; Engram's rows; wo_b */
+    l.inputs = max_u64((uint64_t)s->heads * s->head_dim, 2 * (uint64_t)s->hidden);
+    l.inputs = max_u64(max_u64(l.inputs, widths_of(s).engram), (uint64_t)s->o_groups * s->o_rank);
+    l.inputs = max_u64(l.inputs, s->q_rank);
     l.keys = s->window;
     for (uint32_t i = 0; i < m->blocks; i++) {
         uint32_t ratio = s->ratios[i];
@@ -167,13 +174,14 @@ static struct precision precision_of(enum sonde_precision p) {
     switch (p) {
     case SONDE_PRECISION_F32:
         return (struct precision){0};
-    case SONDE_PRECISION_OFFICIAL:
-        return (struct precision){true, true, true, true};
+    case SONDE_PRECISION_OFFICIAL: /* whose products have bf16 inputs of themselves */
+        return (struct precision){true, true, true, true, true};
     case SONDE_PRECISION_KV:
-    case SONDE_PRECISION_FAST: /* no kernel trades accuracy yet: the cache's rounding is all there is */
+        return (struct precision){.kv_fp8 = true, .index_fp4 = true};
+    case SONDE_PRECISION_FAST:
         break;
     }
-    return (struct precision){.kv_fp8 = true, .index_fp4 = true};
+    return (struct precision){.kv_fp8 = true, .index_fp4 = true, .products_bf16 = true};
 }
 
 int model_open(const struct checkpoint *c, struct device *d, const struct model_options *options, struct model **model,

@@ -4,7 +4,7 @@
  * Buffers end at an unreadable page, so a read past the end faults, and their starts are aligned to a float and no
  * more; guard words before them must survive. Lengths run through every tail. The seed is
  * printed; SONDE_TEST_SEED repeats one. The last test sabotages each kernel in turn and expects the check to
- * notice.
+ * notice. `test_kernel --bench [LEVEL]` times them instead (bench.c).
  */
 #include <math.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "test.h"
 
 #include "base/base.h"
+#include "bench.h"
 #include "kernel/kernel.h"
 
 /* --------------------------------------------------------------------------------------- buffers */
@@ -609,7 +610,27 @@ static void test_kernels__a_fault_is_noticed(void **state) {
 #undef FAULT
 }
 
-int main(void) {
+/* --bench [LEVEL]: figures instead of tests, of the level or of all that run. */
+static int bench(int argc, char **argv) {
+    enum kernel_level only = KERNEL_LEVEL_COUNT;
+    if (argc > 2 && !kernel_level_parse(argv[2], &only)) {
+        print_error("no level is called %s\n", argv[2]);
+        return 2;
+    }
+    for (int level = 0; level < KERNEL_LEVEL_COUNT; level++) {
+        struct kernel_table t;
+        if (!kernel_level_runs((enum kernel_level)level) || (argc > 2 && level != (int)only))
+            continue;
+        kernel_table_init(&t, (enum kernel_level)level);
+        if (!bench_kernels(&t, kernel_level_name((enum kernel_level)level)))
+            return 1;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return bench(argc, argv);
     const char *given = getenv("SONDE_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)(clock_seconds() * 1e6);
     const struct CMUnitTest tests[] = {

@@ -9,31 +9,52 @@
 
 #include "device/cpu/cpu_internal.h"
 
-static uint32_t gather(struct cpu *cpu, const struct device_attend *a, uint32_t s) {
+/* Keys of row s into worker->keys; returns how many. */
+static uint32_t gather(struct cpu_worker *worker, const struct device_attend *a, uint64_t s) {
     uint64_t at = a->first + s, from = at + 1 > a->window ? at + 1 - a->window : 0;
     uint32_t n = 0;
     for (uint64_t p = from; p <= at; p++)
-        cpu->keys[n++] = p >= a->first ? a->fresh + (p - a->first) * a->dim : a->ring + p % a->window * a->dim;
+        worker->keys[n++] = p >= a->first ? a->fresh + (p - a->first) * a->dim : a->ring + p % a->window * a->dim;
     if (a->chosen) {
-        const int32_t *chosen = a->chosen + (size_t)s * a->top;
+        const int32_t *chosen = a->chosen + s * a->top;
         for (int32_t i = 0; i < a->counts[s]; i++)
-            cpu->keys[n++] = a->entries + (size_t)chosen[i] * a->dim;
+            worker->keys[n++] = a->entries + (size_t)chosen[i] * a->dim;
     } else if (a->ratio) {
         for (uint64_t i = 0; i < (at + 1) / a->ratio; i++)
-            cpu->keys[n++] = a->entries + i * a->dim;
+            worker->keys[n++] = a->entries + i * a->dim;
     }
     return n;
 }
 
+/* Items are some heads of a row: all of them where there are rows enough for the workers. */
+struct attention {
+    struct cpu *cpu;
+    const struct device_attend *a;
+    const float *sink;
+    uint32_t heads, per_row; /* of an item; items of a row */
+};
+
+static void attend_item(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct attention *t = context;
+    const struct device_attend *a = t->a;
+    uint64_t s = i / t->per_row;
+    uint32_t head = (uint32_t)(i % t->per_row) * t->heads;
+    uint32_t heads = a->heads - head < t->heads ? a->heads - head : t->heads, n = gather(worker, a, s);
+    size_t at = (s * a->heads + head) * a->dim;
+    t->cpu->kernels.attend(a->q + at, heads, a->dim, worker->keys, n, t->sink + head, a->scale, worker->weights,
+                           a->out + at);
+}
+
 void cpu_attend(struct device *d, const struct device_attend *a) {
     struct cpu *cpu = cpu_of(d);
-    const float *sink = cpu_vector(&a->sink, cpu->vector);
-    size_t wide = (size_t)a->heads * a->dim;
-    for (uint32_t s = 0; s < a->rows; s++) {
-        uint32_t n = gather(cpu, a, s);
-        cpu->kernels.attend(a->q + s * wide, a->heads, a->dim, cpu->keys, n, sink, a->scale, cpu->weights,
-                            a->out + s * wide);
+    struct attention t = {cpu, a, cpu_vector(&a->sink, cpu->vector), a->heads, 1};
+    if (a->rows < 4 * cpu->worker_count) {
+        t.heads = (uint32_t)max_u64(4, ceil_div((uint64_t)a->heads * a->rows, 4 * (uint64_t)cpu->worker_count));
+        t.heads = (uint32_t)min_u64(t.heads, a->heads);
+        t.per_row = (uint32_t)ceil_div(a->heads, t.heads);
     }
+    uint64_t keys = a->window + (a->chosen ? a->top : a->ratio ? (a->first + a->rows) / a->ratio : 0);
+    cpu_each(cpu, (uint64_t)a->rows * t.per_row, keys * a->dim * t.heads / 8, attend_item, &t);
 }
 
 /* ------------------------------------------------------------------------------------- compressor */
@@ -47,28 +68,37 @@ static const float *row_at(const struct device_pool *p, const float *fresh, cons
     return ring + (uint64_t)position % p->ring_rows * p->width;
 }
 
+struct pooling {
+    struct cpu *cpu;
+    const struct device_pool *p;
+};
+
+static void pool_item(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct pooling *t = context;
+    const struct device_pool *p = t->p;
+    uint32_t n = p->ratio, rows = 0;
+    const float **values = worker->keys, **scores = worker->keys + t->cpu->limits.pool_rows;
+    int64_t block = (int64_t)((p->first_entry + i) * n);
+    for (int64_t at = p->overlap ? block - (int64_t)n : block; at < block + (int64_t)n; at++, rows++) {
+        /* overlapping: the block before through the first half of the channels, this one through the second */
+        size_t half = p->overlap && at >= block ? p->dim : 0;
+        const float *value = row_at(p, p->values, p->ring_values, at);
+        values[rows] = value ? value + half : NULL;
+        scores[rows] = value ? row_at(p, p->scores, p->ring_scores, at) + half : NULL;
+    }
+    t->cpu->kernels.pool(values, scores, t->cpu->bias, p->dim, rows, p->dim, p->out + i * p->dim);
+}
+
 void cpu_pool(struct device *d, const struct device_pool *p) {
     struct cpu *cpu = cpu_of(d);
+    struct pooling t = {cpu, p};
     uint32_t n = p->ratio;
-    const float **values = cpu->keys, **scores = cpu->keys + cpu->limits.pool_rows;
-    float *bias = cpu->bias;
     for (uint32_t r = 0; r < n; r++) {
-        matrix_decode(&p->bias, r, 0, p->dim, bias + (size_t)r * p->dim);
+        matrix_decode(&p->bias, r, 0, p->dim, cpu->bias + (size_t)r * p->dim);
         if (p->overlap)
-            matrix_decode(&p->bias, r, p->dim, p->dim, bias + (size_t)(n + r) * p->dim);
+            matrix_decode(&p->bias, r, p->dim, p->dim, cpu->bias + (size_t)(n + r) * p->dim);
     }
-    for (uint64_t i = 0; i < p->count; i++) {
-        int64_t block = (int64_t)((p->first_entry + i) * n);
-        uint32_t rows = 0;
-        for (int64_t at = p->overlap ? block - (int64_t)n : block; at < block + (int64_t)n; at++, rows++) {
-            /* overlapping: the block before through the first half of the channels, this one through the second */
-            size_t half = p->overlap && at >= block ? p->dim : 0;
-            const float *value = row_at(p, p->values, p->ring_values, at);
-            values[rows] = value ? value + half : NULL;
-            scores[rows] = value ? row_at(p, p->scores, p->ring_scores, at) + half : NULL;
-        }
-        cpu->kernels.pool(values, scores, bias, p->dim, rows, p->dim, p->out + i * p->dim);
-    }
+    cpu_each(cpu, p->count, (uint64_t)n * p->dim * 4, pool_item, &t);
 }
 
 /* --------------------------------------------------------------------------------------- indexer */
@@ -106,38 +136,80 @@ static void select_smallest(uint64_t *x, uint64_t n, uint64_t k) {
     }
 }
 
-/* Ranks of all n entries of row r into cpu->ranks. */
-static void rank_entries(struct cpu *cpu, const struct device_select *s, uint32_t r, uint64_t n) {
-    const float *q = s->q + (size_t)r * s->heads * s->dim, *w = s->w + (size_t)r * s->heads;
-    cpu->kernels.index_scores(q, w, s->heads, s->dim, s->keys, (uint32_t)n, cpu->scores);
-    for (uint64_t i = 0; i < n; i++) {
-        cpu->not_finite |= !isfinite(cpu->scores[i]);
-        cpu->ranks[i] = rank_key(cpu->scores[i], (uint32_t)i);
-    }
+/* Scores of a few rows are made by all workers together, KEYS_OF_ITEM keys an item, in the first one's room; of many
+ * rows by one worker each. */
+enum { KEYS_OF_ITEM = 512 };
+
+struct selection {
+    struct cpu *cpu;
+    const struct device_select *s;
+    uint32_t row; /* whose scores are made together */
+};
+
+static uint64_t complete(const struct device_select *s, uint64_t row) {
+    return (s->first + row + 1) / s->ratio;
 }
 
-/* The k-th smallest of cpu->ranks [n]; they are distinct. */
-static uint64_t rank_limit(struct cpu *cpu, uint64_t n, uint64_t k) {
+static void score(const struct selection *t, uint64_t row, uint64_t from, uint64_t count, float *scores) {
+    const struct device_select *s = t->s;
+    t->cpu->kernels.index_scores(s->q + row * s->heads * s->dim, s->w + row * s->heads, s->heads, s->dim,
+                                 s->keys + from * s->dim, (uint32_t)count, scores);
+}
+
+static void score_item(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct selection *t = context;
+    uint64_t from = i * KEYS_OF_ITEM, n = complete(t->s, t->row);
+    (void)worker;
+    score(t, t->row, from, min_u64(KEYS_OF_ITEM, n - from), t->cpu->workers[0].scores + from);
+}
+
+/* The k-th smallest of worker->ranks [n]; they are distinct. */
+static uint64_t rank_limit(struct cpu_worker *worker, uint64_t n, uint64_t k) {
     uint64_t limit = 0;
-    memcpy(cpu->order, cpu->ranks, n * sizeof(*cpu->order));
-    select_smallest(cpu->order, n, k);
+    memcpy(worker->order, worker->ranks, n * sizeof(*worker->order));
+    select_smallest(worker->order, n, k);
     for (uint64_t i = 0; i < k; i++)
-        limit = max_u64(limit, cpu->order[i]);
+        limit = max_u64(limit, worker->order[i]);
     return limit;
+}
+
+/* chosen and count of a row from worker->scores. */
+static void choose_entries(const struct device_select *s, struct cpu_worker *worker, uint64_t row) {
+    uint64_t n = complete(s, row), limit = UINT64_MAX;
+    int32_t *chosen = s->chosen + row * s->top, count = 0;
+    if (n > s->top) {
+        for (uint64_t i = 0; i < n; i++) {
+            worker->not_finite |= !isfinite(worker->scores[i]);
+            worker->ranks[i] = rank_key(worker->scores[i], (uint32_t)i);
+        }
+        limit = rank_limit(worker, n, s->top);
+    }
+    for (uint64_t i = 0; i < n; i++)
+        if (n <= s->top || worker->ranks[i] <= limit)
+            chosen[count++] = (int32_t)i;
+    s->counts[row] = count;
+}
+
+static void select_item(void *context, struct cpu_worker *worker, uint64_t row) {
+    const struct selection *t = context;
+    uint64_t n = complete(t->s, row);
+    if (n > t->s->top)
+        score(t, row, 0, n, worker->scores);
+    choose_entries(t->s, worker, row);
 }
 
 void cpu_select(struct device *d, const struct device_select *s) {
     struct cpu *cpu = cpu_of(d);
-    for (uint32_t r = 0; r < s->rows; r++) {
-        uint64_t n = (s->first + r + 1) / s->ratio, limit = UINT64_MAX;
-        int32_t *chosen = s->chosen + (size_t)r * s->top, count = 0;
-        if (n > s->top) {
-            rank_entries(cpu, s, r, n);
-            limit = rank_limit(cpu, n, s->top);
-        }
-        for (uint64_t i = 0; i < n; i++)
-            if (n <= s->top || cpu->ranks[i] <= limit)
-                chosen[count++] = (int32_t)i;
-        s->counts[r] = count;
+    struct selection t = {cpu, s, 0};
+    uint64_t n = complete(s, s->rows - 1), cost = (uint64_t)s->heads * s->dim / 8;
+    if (s->rows >= cpu->worker_count || n <= s->top) {
+        cpu_each(cpu, s->rows, n <= s->top ? n : n * cost, select_item, &t);
+        return;
+    }
+    for (; t.row < s->rows; t.row++) {
+        n = complete(s, t.row);
+        if (n > s->top)
+            cpu_each(cpu, ceil_div(n, KEYS_OF_ITEM), KEYS_OF_ITEM * cost, score_item, &t);
+        choose_entries(s, &cpu->workers[0], t.row);
     }
 }

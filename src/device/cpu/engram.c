@@ -9,7 +9,7 @@ void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
     uint32_t dim = g->dim;
     const float *key_norm = cpu_vector(&g->key_norm, cpu->vector),
                 *query_norm = cpu_vector(&g->query_norm, cpu->vector2);
-    float *key = cpu->expert_x, *query = cpu->expert_y;
+    float *key = cpu->workers[0].vector, *query = cpu->workers[0].vector2;
     for (uint32_t s = 0; s < g->rows; s++) {
         size_t at = ((size_t)s * g->streams + g->stream) * dim;
         k->rms_norm(g->key + (size_t)s * dim, dim, key_norm, g->eps, key);

@@ -1,6 +1,10 @@
-/* avx2.c - the avx2 level. */
-#include "kernel/kernel_internal.h"
+/* avx2.c - the avx2 level: the shared kernels, eight lanes wide. Products are in avx2_products.c. */
+#include "kernel/x86/avx2_internal.h"
+
+#include "kernel/wide_internal.h"
 
 void kernel_table_init_avx2(struct kernel_table *t) {
-    (void)t;
+#define KERNEL_SET(name, returns, parameters) t->name = name##_avx2;
+    KERNELS(KERNEL_SET)
+#undef KERNEL_SET
 }

@@ -1,6 +1,10 @@
-/* avx512.c - the avx512 level. */
-#include "kernel/kernel_internal.h"
+/* avx512.c - the avx512 level: the shared kernels, sixteen lanes wide. Products are in avx512_products.c. */
+#include "kernel/x86/avx512_internal.h"
+
+#include "kernel/wide_internal.h"
 
 void kernel_table_init_avx512(struct kernel_table *t) {
-    (void)t;
+#define KERNEL_SET(name, returns, parameters) t->name = name##_avx512;
+    KERNELS(KERNEL_SET)
+#undef KERNEL_SET
 }

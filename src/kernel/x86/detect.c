@@ -16,7 +16,7 @@ enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
 enum { STATE_AVX = 0x6, STATE_AVX512 = 0xe6, STATE_AMX = 0x60000 };
 
 struct features {
-    unsigned leaf1_c, leaf7_b, leaf7_c, leaf7_d;
+    unsigned leaf1_c, leaf7_b, leaf7_c, leaf7_d, leaf7_1_a;
     unsigned state;
 };
 
@@ -30,6 +30,8 @@ static struct features features(void) {
         f.leaf7_b = b;
         f.leaf7_c = c;
         f.leaf7_d = d;
+        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
+            f.leaf7_1_a = a;
     }
     if (f.leaf1_c & bit_OSXSAVE) {
         unsigned high;
@@ -54,8 +56,8 @@ bool kernel_runs_avx512(void) {
 }
 
 bool kernel_runs_amx(void) {
-    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AVX512_BF16 = 1 << 5 };
     struct features f = features();
-    return has(f.state, STATE_AMX) && has(f.leaf7_d, AMX_BF16 | AMX_TILE) &&
+    return has(f.state, STATE_AMX) && has(f.leaf7_d, AMX_BF16 | AMX_TILE) && has(f.leaf7_1_a, AVX512_BF16) &&
            syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }

@@ -1,0 +1,107 @@
+/* bench_count.c - bytes and operations of a step, from the names and shapes of tensors; what counts is in
+ * bench_internal.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench_internal.h"
+#include "cache/cache.h"
+
+enum { INDEXED_RATIO = 4 }; /* layers of this ratio choose their entries by an indexer */
+
+static bool ends_in(const char *name, const char *suffix) {
+    size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && strcmp(name + n - m, suffix) == 0;
+}
+
+static bool begins_with(const char *name, const char *prefix) {
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/* True for what a token multiplies with: not for block scales and integers, whose parameters are 0, nor for
+ * vectors, nor for what a compressor adds. */
+static uint64_t products_of(const struct tensor *t) {
+    return t->rank < 2 || ends_in(t->name, ".ape") ? 0 : tensor_parameters(t);
+}
+
+static bool in_layer(const char *name, const struct shape *s) {
+    return begins_with(name, "layers.") && strtoul(name + strlen("layers."), NULL, 10) < s->layers;
+}
+
+/* Rows of t that each token reads; 0: t is no such table. */
+static uint64_t rows_read(const struct tensor *t, const struct shape *s) {
+    if (begins_with(t->name, "embed.") || ends_in(t->name, ".ffn.gate.tid2eid"))
+        return 1;
+    if (strstr(t->name, ".engram.multi_head_embedding."))
+        return (uint64_t)(s->engram.orders - 1) * s->engram.heads;
+    return 0;
+}
+
+void bench_count_add(struct bench_count *c, const struct tensor *t, const struct shape *s) {
+    bool head = begins_with(t->name, "head.") || begins_with(t->name, "hc_head_") || begins_with(t->name, "norm.");
+    bool layer = in_layer(t->name, s);
+    uint64_t rows = rows_read(t, s);
+    if (head) {
+        c->head_bytes += t->bytes;
+        c->head_products += products_of(t);
+    } else if (rows && (layer || begins_with(t->name, "embed."))) {
+        c->row_bytes += t->dims[0] ? rows * (t->bytes / t->dims[0]) : 0;
+    } else if (layer && strstr(t->name, ".ffn.experts.")) {
+        c->routed_bytes += t->bytes;
+        c->routed_products += products_of(t);
+    } else if (layer && t->dtype != DTYPE_I32 && t->dtype != DTYPE_I64) {
+        c->fixed_bytes += t->bytes;
+        c->fixed_products += products_of(t);
+    }
+}
+
+double bench_weight_bytes(const struct bench_count *c, const struct shape *s, double experts, uint64_t tokens) {
+    return (double)(c->fixed_bytes + c->head_bytes) + (double)c->routed_bytes * experts / s->experts +
+           (double)(c->row_bytes * tokens);
+}
+
+/* Bytes of one row of each kind, as the cache lays them out: of many rows, so that alignment does not show. */
+struct row_bytes {
+    double window, entry, index_key;
+};
+
+static struct row_bytes row_bytes(const struct shape *s) {
+    enum { MANY = 1024 };
+    struct cache_layer_spec window = {.window = MANY, .key = s->head_dim}, entry = {.key = s->head_dim, .ratio = 1},
+                            index_key = {.index_key = s->index_dim, .ratio = 1};
+    return (struct row_bytes){(double)cache_fixed_bytes(&window, 1) / MANY,
+                              (double)cache_token_bytes(&entry, 1, MANY) / MANY,
+                              (double)cache_token_bytes(&index_key, 1, MANY) / MANY};
+}
+
+/* What the token at `position` looks at in a layer. */
+struct seen {
+    uint64_t window, entries, scored;
+};
+
+static struct seen seen_at(const struct shape *s, uint32_t ratio, uint64_t position) {
+    uint64_t complete = ratio ? (position + 1) / ratio : 0;
+    bool indexed = ratio == INDEXED_RATIO;
+    return (struct seen){min_u64(position + 1, s->window), indexed ? min_u64(complete, s->index_topk) : complete,
+                         indexed ? complete : 0};
+}
+
+uint64_t bench_cache_bytes(const struct shape *s, uint64_t position) {
+    struct row_bytes row = row_bytes(s);
+    double bytes = 0;
+    for (uint32_t i = 0; i < s->layers; i++) {
+        struct seen seen = seen_at(s, s->ratios[i], position);
+        bytes +=
+            (double)seen.window * row.window + (double)seen.entries * row.entry + (double)seen.scored * row.index_key;
+    }
+    return (uint64_t)bytes;
+}
+
+double bench_token_flops(const struct bench_count *c, const struct shape *s, uint64_t position) {
+    double products = (double)c->fixed_products + (double)c->routed_products * s->active / s->experts;
+    for (uint32_t i = 0; i < s->layers; i++) {
+        struct seen seen = seen_at(s, s->ratios[i], position);
+        products += 2.0 * s->heads * s->head_dim * (double)(seen.window + seen.entries) +
+                    (double)s->index_heads * s->index_dim * (double)seen.scored;
+    }
+    return 2 * products;
+}

@@ -1,0 +1,16 @@
+/*
+ * x86_internal.h - the kernels of the avx2 and avx512 levels by their names, gemm_avx512 and so on: for their tables,
+ * and for a higher level that does not take every matrix.
+ */
+#ifndef KERNEL_X86_X86_INTERNAL_H
+#define KERNEL_X86_X86_INTERNAL_H
+
+#include "kernel/kernel_internal.h"
+
+#define X86_KERNEL(name, returns, parameters)                                                                          \
+    returns name##_avx2 parameters;                                                                                    \
+    returns name##_avx512 parameters;
+KERNELS(X86_KERNEL)
+#undef X86_KERNEL
+
+#endif

@@ -1,0 +1,10 @@
+/* bench.h - times every kernel of a table on the shapes of the released models, one line each. */
+#ifndef TESTS_KERNEL_BENCH_H
+#define TESTS_KERNEL_BENCH_H
+
+#include "kernel/kernel.h"
+
+/* False if there is no memory for the weights. */
+bool bench_kernels(const struct kernel_table *t, const char *level);
+
+#endif
