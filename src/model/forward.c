@@ -66,12 +66,13 @@ void block_run(struct step *st, const struct layer *l, uint32_t index) {
     hyper_spread(st, t->y, t->h);
 }
 
-const float *head_run(struct step *st, const float *h, uint32_t count, const struct hyper_weights *hc,
-                      const struct matrix *norm) {
+/* Logits of `count` rows gathered in head_rows, on the host. */
+static const float *head_rows(struct step *st, uint32_t count, const struct hyper_weights *hc,
+                              const struct matrix *norm) {
     struct model *m = st->m;
     const struct shape *s = m->shape;
     struct scratch *t = &m->scratch;
-    hyper_head(st, hc, h, count, t->x);
+    hyper_head(st, hc, t->head_rows, count, t->x);
     step_norm(st, t->x, count, s->hidden, norm, s->eps, t->x);
     struct device_product p = step_product(st, &m->head, t->x, t->logits);
     st->ops->linear(st->d, &p, 1, count, m->precision.products_bf16);
@@ -79,6 +80,30 @@ const float *head_run(struct step *st, const float *h, uint32_t count, const str
         st->rc = SONDE_ERROR_NUMERIC;
     st->ops->download(st->d, m->host_logits, t->logits, (size_t)count * s->vocab * sizeof(float));
     return m->host_logits;
+}
+
+void head_emit(struct step *st, const struct hyper_weights *hc, const struct matrix *norm, logits_callback *emit) {
+    struct model *m = st->m;
+    size_t wide = (size_t)m->shape->streams * m->shape->hidden;
+    struct {
+        uint32_t span;
+        uint64_t position;
+    } of[LOGIT_ROWS];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < st->segment_count; i++) {
+        const struct segment *g = &st->segments[i];
+        for (uint32_t at = g->all ? 0 : g->count - 1; at < g->count && !st->rc; at++) {
+            st->ops->copy(st->d, m->scratch.head_rows + n * wide, m->scratch.h + (g->row + at) * wide, wide);
+            of[n].span = g->span;
+            of[n++].position = g->first + at;
+            if (n < LOGIT_ROWS && !(i + 1 == st->segment_count && at + 1 == g->count))
+                continue;
+            const float *logits = head_rows(st, n, hc, norm);
+            for (uint32_t j = 0; j < n && !st->rc; j++)
+                emit(st->outputs->context, of[j].span, of[j].position, logits + (size_t)j * m->shape->vocab);
+            n = 0;
+        }
+    }
 }
 
 /* -------------------------------------------------------------------------------------- the step */
@@ -98,22 +123,6 @@ static void trace_layer(struct step *st, uint32_t layer) {
     size_t count = (size_t)st->rows * m->shape->streams * m->shape->hidden;
     st->ops->download(st->d, m->host_layer, m->scratch.h, count * sizeof(float));
     st->outputs->layer(st->outputs->context, layer, st->rows, m->host_layer);
-}
-
-static void emit_logits(struct step *st, const struct model_span *spans) {
-    struct model *m = st->m;
-    size_t wide = (size_t)m->shape->streams * m->shape->hidden;
-    if (!st->outputs->logits)
-        return;
-    for (uint32_t i = 0; i < st->segment_count && !st->rc; i++) {
-        const struct segment *g = &st->segments[i];
-        for (uint32_t at = spans[i].all ? 0 : g->count - 1; at < g->count && !st->rc; at += LOGIT_ROWS) {
-            uint32_t n = g->count - at < LOGIT_ROWS ? g->count - at : LOGIT_ROWS;
-            const float *rows = head_run(st, m->scratch.h + (g->row + at) * wide, n, &m->hc_head, &m->norm);
-            for (uint32_t j = 0; j < n && !st->rc; j++)
-                st->outputs->logits(st->outputs->context, i, g->first + at + j, rows + (size_t)j * m->shape->vocab);
-        }
-    }
 }
 
 /* Says which tensor made a result that is not finite, if one did: the first of the whole checkpoint, all of which is
@@ -152,7 +161,8 @@ static void begin(struct step *st, const struct model_span *spans, uint32_t coun
     struct model *m = st->m;
     for (uint32_t i = 0; i < count; i++) {
         struct sequence *sequence = spans[i].sequence;
-        m->segments[i] = (struct segment){sequence, sequence->length, st->rows, spans[i].count};
+        m->segments[i] =
+            (struct segment){sequence, sequence->length, st->rows, spans[i].count, .span = i, .all = spans[i].all};
         memcpy(sequence->tokens + sequence->length, spans[i].ids, spans[i].count * sizeof(int32_t));
         for (uint32_t j = 0; j < spans[i].count; j++)
             m->ids[st->rows + j] = spans[i].ids[j];
@@ -182,8 +192,8 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
     }
     if (!st.rc && !st.ops->finite(st.d, m->scratch.h, (uint64_t)st.rows * m->shape->streams * m->shape->hidden))
         st.rc = SONDE_ERROR_NUMERIC;
-    if (!st.rc)
-        emit_logits(&st, spans);
+    if (!st.rc && st.outputs->logits)
+        head_emit(&st, &m->hc_head, &m->norm, st.outputs->logits);
     if (!st.rc && m->mtp)
         mtp_run(&st);
     struct sonde_error late;

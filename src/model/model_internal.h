@@ -83,7 +83,7 @@ enum { INDEXED_RATIO = 4 };
 
 /* --------------------------------------------------------------------------------------- scratch */
 
-enum { LOGIT_ROWS = 8 }; /* rows of logits computed at once */
+enum { LOGIT_ROWS = 32 }; /* rows of logits computed at once */
 
 /* Device memory of one step; S = model.rows. */
 struct scratch {
@@ -108,7 +108,7 @@ struct scratch {
     float *engram_key, *engram_value; /* [S, D] */
     float *engram_out, *engram_conv;  /* [S, H, D] */
     float *previous;                  /* [S, H, D]: multi-token prediction's input residual */
-    float *logits;                    /* [LOGIT_ROWS, V] */
+    float *head_rows, *logits;        /* [LOGIT_ROWS, H, D], [LOGIT_ROWS, V] */
 };
 
 struct model {
@@ -159,6 +159,8 @@ struct segment {
     struct sequence *sequence;
     uint64_t first;
     uint32_t row, count;
+    uint32_t span; /* of the step's */
+    bool all;      /* logits after every token; else after the last */
 };
 
 struct step {
@@ -184,9 +186,9 @@ void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn
 void block_run(struct step *st, const struct layer *l, uint32_t index);
 /* positions and their turns for the rows of st's segments */
 void step_positions(struct step *st);
-/* Logits of rows [row, row + count) of h, through a head's collapse and norm, into the host's rows. */
-const float *head_run(struct step *st, const float *h, uint32_t count, const struct hyper_weights *hc,
-                      const struct matrix *norm);
+/* Logits of the rows the segments want, through a head's collapse and norm, LOGIT_ROWS at a time whoever's they are. */
+typedef void logits_callback(void *context, uint32_t span, uint64_t position, const float *logits);
+void head_emit(struct step *st, const struct hyper_weights *hc, const struct matrix *norm, logits_callback *emit);
 /* y [rows, w.rows] = w x of contiguous rows, for the list of a step_products(). A quantised w's inputs are rounded as
  * `official` says: of all products but few. */
 struct device_product step_product(const struct step *st, const struct matrix *w, const float *x, float *y);

@@ -28,7 +28,8 @@ static void pair_up(struct step *st, struct step *pairs, struct segment *segment
         st->ops->copy(st->d, sequence->hidden, from + (g->count - 1) * wide, wide);
         if (!count)
             continue;
-        segments[pairs->segment_count++] = (struct segment){sequence, g->first - lag, pairs->rows, count};
+        segments[pairs->segment_count++] =
+            (struct segment){sequence, g->first - lag, pairs->rows, count, .span = g->span, .all = true};
         for (uint32_t j = 0; j < count; j++)
             m->ids[pairs->rows + j] = sequence->tokens[g->first - lag + j + 1];
         pairs->rows += count;
@@ -52,23 +53,6 @@ static void enter(struct step *st) {
     step_round(st, t->h, streams * s->hidden);
 }
 
-static void emit(struct step *st, const struct step *main) {
-    struct model *m = st->m;
-    size_t wide = (size_t)m->shape->streams * m->shape->hidden;
-    for (uint32_t i = 0; i < st->segment_count && !st->rc; i++) {
-        const struct segment *g = &st->segments[i];
-        uint32_t span = 0;
-        while (main->segments[span].sequence != g->sequence)
-            span++;
-        for (uint32_t at = 0; at < g->count && !st->rc; at += LOGIT_ROWS) {
-            uint32_t n = g->count - at < LOGIT_ROWS ? g->count - at : LOGIT_ROWS;
-            const float *rows = head_run(st, m->scratch.h + (g->row + at) * wide, n, &m->mtp->hc_head, &m->mtp->norm);
-            for (uint32_t j = 0; j < n && !st->rc; j++)
-                st->outputs->mtp(st->outputs->context, span, g->first + at + j, rows + (size_t)j * m->shape->vocab);
-        }
-    }
-}
-
 /* Runs the block for those sequences of the step that want it. Destroys h. */
 void mtp_run(struct step *st) {
     struct model *m = st->m;
@@ -81,6 +65,6 @@ void mtp_run(struct step *st) {
     enter(&pairs);
     block_run(&pairs, &m->mtp->block, m->shape->layers);
     if (st->outputs->mtp && !pairs.rc)
-        emit(&pairs, st);
+        head_emit(&pairs, &m->mtp->hc_head, &m->mtp->norm, st->outputs->mtp);
     st->rc = pairs.rc;
 }

@@ -88,6 +88,7 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     t->turns = floats(a, S, s->rope_dim);
     t->turns_compressed = floats(a, S, s->rope_dim);
     t->turns_entries = floats(a, S, s->rope_dim);
+    t->head_rows = floats(a, LOGIT_ROWS, H * D);
     t->logits = floats(a, LOGIT_ROWS, s->vocab);
     if (m->mtp)
         t->previous = floats(a, S, H * D);

@@ -14,14 +14,11 @@
 
 enum { PANEL = 16, STEP = 32, STRIP = 128, STEPS = STRIP / STEP, TILE = 1024 };
 
-/* Rows [row, row + height) of w, height <= PANEL, columns of strip `strip`, as the A tiles of its four steps, `apart`
- * bytes between them; rows behind height keep what they held. Fetches the strip's share of the panel at `ahead` (NULL:
- * nothing) into the second-level cache meanwhile. */
-typedef void decode_strip(const struct matrix *w, uint32_t row, uint32_t height, uint32_t strip, uint8_t *tiles,
-                          size_t apart, const uint8_t *ahead);
-
-/* The decoder of panels of w that begin at `row`; chosen anew for each panel, as extreme scales take a slow one. */
-decode_strip *amx_decoder(const struct matrix *w, uint32_t row, uint32_t height);
+/* True if the scales of rows [row, row + height) let the fast unpacking be exact, and of FP8 are those of one row of
+ * blocks. Otherwise amx_unpack_slowly() does a row of a strip: amx_unpack_internal.h's amx_unpack_row() for any scale.
+ */
+bool amx_plain(const struct matrix *w, uint32_t row, uint32_t height);
+void amx_unpack_slowly(const struct matrix *w, uint32_t row, uint32_t strip, uint8_t *tiles, size_t apart);
 
 /* True if w's products can be made of tiles. */
 bool amx_takes(const struct matrix *w);
@@ -34,5 +31,58 @@ struct pair_order {
 };
 
 const struct pair_order *amx_order(enum format format);
+
+/*
+ * Packed tokens: [chunk of CHUNK columns][tile of 16 tokens][step][16 pairs][token], a pair being two bf16, so that a
+ * chunk of all tokens is one run of memory and no two of its tiles compete for the same lines of a cache. The tile of
+ * up to 16 tokens in all is as narrow as they are.
+ */
+enum { CHUNK = 512 };
+
+struct packing {
+    uint32_t tiles, across, steps; /* token tiles, tokens in each, steps of 32 columns */
+};
+
+static inline struct packing amx_packing(const struct matrix *w, uint32_t count) {
+    return (struct packing){(count + 15) / 16, count < 16 ? count : 16, w->cols / STEP};
+}
+
+static inline size_t amx_tile_bytes(const struct packing *p) {
+    return 64 * (size_t)p->across;
+}
+
+/* Steps of the chunk that has column `col`. */
+static inline uint32_t amx_chunk_steps(const struct packing *p, uint32_t col) {
+    uint32_t left = p->steps - col / CHUNK * (CHUNK / STEP);
+    return left < CHUNK / STEP ? left : CHUNK / STEP;
+}
+
+/* Offset of the step at column `col` for token tile `tile`. */
+static inline size_t amx_packed_at(const struct packing *p, uint32_t tile, uint32_t col) {
+    uint32_t first = col / CHUNK * (CHUNK / STEP), within = col / STEP - first;
+    return ((size_t)first * p->tiles + (size_t)tile * amx_chunk_steps(p, col) + within) * amx_tile_bytes(p);
+}
+
+/* What a thread tells the tile unit: all tiles have 16 rows. Constant tables, as GCC 12 drops stores to a local one:
+ * its built-in claims to read eight bytes. */
+struct tile_config {
+    uint8_t palette, start, zero[14];
+    uint16_t width[16];
+    uint8_t rows[16];
+};
+
+extern const struct tile_config amx_configs[17]; /* [n]: tiles 0 to 3, 6 and 7 are n tokens wide; at 16 all are whole */
+
+/* Between stores and the tile loads that read them: the compiler's built-in does not say that it reads memory. */
+#define MEMORY_IS_WRITTEN() __asm__ volatile("" ::: "memory")
+
+/* sums [16 rows, 16 tokens] to y [tokens][rows], `height` and `count` of them. */
+void amx_store_sums(const float *sums, uint32_t height, uint32_t count, float *y, size_t ldy);
+
+/* gemm_bf16 of up to 48 tokens, and of more. */
+void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
+                  size_t ldy, uint8_t *scratch);
+void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
+                   size_t ldy, uint8_t *scratch);
 
 #endif
