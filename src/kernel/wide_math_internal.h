@@ -37,7 +37,7 @@ static inline vf v_pick(vi mask, vf a, vf b) {
 
 /* 0, 1, 2 ... */
 static inline vi v_lanes(void) {
-    vi lane;
+    vi lane = {0};
     for (int i = 0; i < LANES; i++)
         lane[i] = i;
     return lane;

@@ -23,13 +23,15 @@
  *   unpack_fp4(x, out[8]), unpack_fp8(x, out[4]), unpack_bf16(x, out[2])
  *                                  the values that each dword holds, first column first
  *
- * and for few tokens, in blocks of LANES dwords of codes (and a scale for each 32 columns of FP4):
+ * and for up to FEW_TOKENS tokens (4, or 8 with MORE_FEW_COUNTS of 6 and 8), in blocks of LANES dwords of codes (and a
+ * scale for each 32 columns of FP4):
  *
  *   order_<format>(x, out)         a block's inputs in the order in which row_<format>() wants them
- *   row_fp4(codes, scales, blocks, x, apart, tokens, sums)
- *   row_fp8(codes, scales, blocks, x, apart, tokens, sums), scales: a float for each block
- *   row_bf16(codes, blocks, x, apart, tokens, sums)
- *                                  sums[t] += blocks of a row times the token whose inputs are at x + t * apart
+ *   row_fp4(codes, scales, blocks, x, apart, ahead, tokens, sums)
+ *   row_fp8(codes, scales, blocks, x, apart, ahead, tokens, sums), scales: a float for each block
+ *   row_bf16(codes, blocks, x, apart, ahead, tokens, sums)
+ *                                  sums[t] += blocks of a row times the token whose inputs are at x + t * apart;
+ *                                  codes `ahead` bytes on are fetched meanwhile
  */
 #ifndef KERNEL_WIDE_PRODUCTS_INTERNAL_H
 #define KERNEL_WIDE_PRODUCTS_INTERNAL_H
@@ -41,6 +43,8 @@ enum {
     COLS = 256,         /* of a panel: a multiple of every decoding block */
     STRIDE = COLS + 16, /* not a power of two, so that tokens do not share the sets of a cache */
     TOKENS = 64,        /* of an input block */
+    PANELS = 4,         /* that an input block meets before the next, if it is of more than FEW_INPUTS tokens */
+    FEW_INPUTS = 32,
 };
 
 struct panel {
@@ -51,42 +55,46 @@ struct inputs {
     _Alignas(64) float x[TOKENS][STRIDE];
 };
 
+/* Of a panel times an input block: apart from y, whose rows may share the sets of a cache. */
+struct sums {
+    _Alignas(64) float y[TOKENS][ROWS];
+};
+
 static inline uint32_t least(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
 
 /* ----------------------------------------------------------------------------------------- microkernel */
 
-/* y[t][0 .. height) = (or += unless first) the panel's rows times each token, over `cols` columns. */
-ALWAYS_INLINE void tile(const struct panel *p, uint32_t cols, const float *x, float *y, size_t ldy, uint32_t height,
-                        bool first, const int tokens) {
-    vf sums[TILE][VECTORS];
+/* sums[t] = (or += unless first) the panel's rows times input t, over `cols` columns. */
+ALWAYS_INLINE void tile(const struct panel *p, size_t cols, const float (*x)[STRIDE], float (*sums)[ROWS], bool first,
+                        const int tokens) {
+    vf sum[TILE][VECTORS];
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < VECTORS; v++)
-            sums[t][v] = v_set(0);
+            sum[t][v] = v_set(0);
     for (size_t c = 0; c < cols; c++) {
         vf w[VECTORS];
         for (int v = 0; v < VECTORS; v++)
             w[v] = v_load(p->w[c] + v * LANES);
         for (int t = 0; t < tokens; t++) {
-            vf in = v_set(x[c + (size_t)t * STRIDE]);
+            vf in = v_set(x[t][c]);
             for (int v = 0; v < VECTORS; v++)
-                sums[t][v] = v_fma(in, w[v], sums[t][v]);
+                sum[t][v] = v_fma(in, w[v], sum[t][v]);
         }
     }
     for (int t = 0; t < tokens; t++)
-        for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++) {
-            float *to = y + (size_t)t * ldy + v * LANES;
-            vf sum = sums[t][v];
-            v_store_some(to, height - v * LANES, first ? sum : sum + v_load_some(to, height - v * LANES));
+        for (int v = 0; v < VECTORS; v++) {
+            float *to = sums[t] + v * LANES;
+            v_store(to, first ? sum[t][v] : sum[t][v] + v_load(to));
         }
 }
 
 /* tile() of each number of tokens: a function of its own, so that its sums stay in registers. */
 #define TILE_OF(n)                                                                                                     \
-    static void tile_##n(const struct panel *p, uint32_t cols, const float *x, float *y, size_t ldy, uint32_t height,  \
+    static void tile_##n(const struct panel *p, size_t cols, const float(*x)[STRIDE], float(*sums)[ROWS],              \
                          bool first) {                                                                                 \
-        tile(p, cols, x, y, ldy, height, first, n);                                                                    \
+        tile(p, cols, x, sums, first, n);                                                                              \
     }
 TILE_OF(1)
 TILE_OF(2)
@@ -103,25 +111,42 @@ TILE_OF(11)
 TILE_OF(12)
 #endif
 
-static void (*const tiles[])(const struct panel *, uint32_t, const float *, float *, size_t, uint32_t, bool) = {
+static void (*const tiles[])(const struct panel *, size_t, const float (*)[STRIDE], float (*)[ROWS], bool) = {
     NULL,   tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,
 #ifdef TILE_12
     tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
 #endif
 };
 
-/* A panel times all tokens of a block, in tiles as equal as can be. */
-static void multiply(const struct panel *p, uint32_t cols, const struct inputs *in, uint32_t count, float *y,
-                     size_t ldy, uint32_t height, bool first) {
+/* A panel times all inputs of a block, in tiles as equal as can be. */
+static void multiply(const struct panel *p, uint32_t cols, const struct inputs *in, uint32_t count, struct sums *sums,
+                     bool first) {
     for (uint32_t t = 0, left = (count + TILE - 1) / TILE, n; left; left--, t += n) {
         n = (count - t + left - 1) / left;
-        tiles[n](p, cols, in->x[t], y + t * ldy, ldy, height, first);
+        tiles[n](p, cols, in->x + t, sums->y + t, first);
     }
 }
 
 static void take_inputs(struct inputs *in, const float *x, size_t ldx, uint32_t count, uint32_t cols) {
+    for (uint32_t t = 0; t < count; t++) {
+        const float *from = x + t * ldx;
+        size_t c = 0;
+        for (; c + 4 * LANES <= cols; c += 4 * LANES)
+            for (int i = 0; i < 4; i++)
+                v_store(in->x[t] + c + i * LANES, v_load(from + c + i * LANES));
+        for (; c < cols; c += LANES)
+            v_store_some(in->x[t] + c, cols - c, v_load_some(from + c, cols - c));
+    }
+}
+
+/* y[t][0 .. height) = (or += unless first) sums */
+static void give_sums(const struct sums *sums, uint32_t count, float *y, size_t ldy, uint32_t height, bool first) {
     for (uint32_t t = 0; t < count; t++)
-        memcpy(in->x[t], x + t * ldx, cols * sizeof(float));
+        for (uint32_t v = 0; v < height; v += LANES) {
+            float *to = y + t * ldy + v;
+            vf sum = v_load(sums->y[t] + v);
+            v_store_some(to, height - v, first ? sum : sum + v_load_some(to, height - v));
+        }
 }
 
 /* ---------------------------------------------------------------------------------------------- panels */
@@ -131,6 +156,7 @@ struct lanes {
     const struct matrix *w;
     uint32_t row[LANES];
     const uint8_t *codes[LANES], *scales[LANES];
+    size_t ahead; /* from codes to those of the next panel */
 };
 
 static uint32_t block_of(enum format f) {
@@ -166,10 +192,14 @@ static void lanes_init(struct lanes *l, const struct matrix *w, uint32_t row, ui
     }
 }
 
-/* The dwords at the same offset of each row, one vector a row, turned: one vector a dword. */
-static inline void load_turned(const uint8_t *const at[LANES], size_t offset, vi v[LANES]) {
-    for (int i = 0; i < LANES; i++)
-        v[i] = (vi)v_load((const float *)(const void *)(at[i] + offset));
+/* The dwords at the same offset of each row, one vector a row, turned: one vector a dword. What the next panel has in
+ * this place is fetched meanwhile; such short pieces of rows are not foreseen by the processor. */
+static inline void load_turned(const struct lanes *l, size_t offset, vi v[LANES]) {
+    for (int i = 0; i < LANES; i++) {
+        const uint8_t *at = l->codes[i] + offset;
+        __builtin_prefetch((const void *)((uintptr_t)at + l->ahead));
+        v[i] = (vi)v_load((const float *)(const void *)at);
+    }
     transpose(v);
 }
 
@@ -189,7 +219,7 @@ static void panel_fp4(const struct lanes *l, uint32_t col, float *out) {
     for (int i = 0; i < LANES; i++)
         memcpy(&four_scales[i], l->scales[i] + col / 32, FP4_SCALES);
     vi codes = (vi)v_load((const float *)(const void *)four_scales);
-    load_turned(l->codes, col / 2, v);
+    load_turned(l, col / 2, v);
     for (int k = 0; k < FP4_SCALES; k++) {
         vf scale = e8m0_values(codes >> (8 * k) & 255);
         for (int d = 4 * k; d < 4 * k + 4; d++) {
@@ -204,7 +234,7 @@ static void panel_fp4(const struct lanes *l, uint32_t col, float *out) {
 static void panel_fp8(const struct lanes *l, uint32_t col, float *out) {
     vf scale = scales_at(l, col / l->w->block_cols);
     vi v[LANES];
-    load_turned(l->codes, col, v);
+    load_turned(l, col, v);
     for (int d = 0; d < LANES; d++) {
         vf value[4];
         unpack_fp8(v[d], value);
@@ -215,7 +245,7 @@ static void panel_fp8(const struct lanes *l, uint32_t col, float *out) {
 
 static void panel_bf16(const struct lanes *l, uint32_t col, float *out) {
     vi v[LANES];
-    load_turned(l->codes, 2 * (size_t)col, v);
+    load_turned(l, 2 * (size_t)col, v);
     for (int d = 0; d < LANES; d++) {
         vf value[2];
         unpack_bf16(v[d], value);
@@ -235,7 +265,7 @@ static void panel_f16(const struct lanes *l, uint32_t col, float *out) {
 
 static void panel_f32(const struct lanes *l, uint32_t col, float *out) {
     vi v[LANES];
-    load_turned(l->codes, 4 * (size_t)col, v);
+    load_turned(l, 4 * (size_t)col, v);
     for (int i = 0; i < LANES; i++)
         v_store(out + (size_t)i * ROWS, (vf)v[i]);
 }
@@ -267,12 +297,13 @@ static void (*const panel_of[])(const struct lanes *l, uint32_t col, float *out)
 
 /* Rows [row, row + height) and columns [col, col + cols) of a matrix, turned. */
 static void panel_take(struct panel *p, const struct matrix *w, uint32_t row, uint32_t height, uint32_t col,
-                       uint32_t cols) {
+                       uint32_t cols, size_t ahead) {
     uint32_t block = block_of(w->format), whole = blocks_fit(w) ? cols / block * block : 0;
     for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++) {
         struct lanes l;
         uint32_t c = 0;
         lanes_init(&l, w, row + v * LANES, height - v * LANES);
+        l.ahead = ahead;
         for (; c < whole; c += block)
             panel_of[w->format](&l, col + c, p->w[c] + v * LANES);
         for (; c < cols; c += LANES)
@@ -282,46 +313,71 @@ static void panel_take(struct panel *p, const struct matrix *w, uint32_t row, ui
 
 /* -------------------------------------------------------------------------------------------- many tokens */
 
-/* Panel by panel down the rows, so that a matrix is read once from end to end for each block of tokens. Inputs are
- * copied for every panel: that is a sixteenth of the microkernel's work at worst and saves it from strides that are
- * powers of two. */
+/* From a panel's codes to those of the next: down the rows of a block, then on by COLS from its first row, and from the
+ * last columns to the next block. May point anywhere, as it is only fetched. */
+static size_t next_panel(const struct matrix *w, uint32_t r, uint32_t last, uint32_t c) {
+    size_t bytes = codes_bytes(w->format, w->cols);
+    if (r < last)
+        return ROWS * bytes;
+    if (c + COLS < w->cols)
+        return codes_bytes(w->format, COLS) - (size_t)r * bytes;
+    return ROWS * bytes - codes_bytes(w->format, c);
+}
+
+/* Columns [c, c + cols) of rows [row, row + rows), a block of panels, times inputs. */
+static void multiply_block(const struct matrix *w, uint32_t row, uint32_t rows, uint32_t c, uint32_t cols,
+                           const struct inputs *in, uint32_t count, struct sums sums[PANELS]) {
+    struct panel p;
+    uint32_t last = (rows - 1) / ROWS * ROWS;
+    for (uint32_t r = 0; r < rows; r += ROWS) {
+        panel_take(&p, w, row + r, least(ROWS, rows - r), c, cols, next_panel(w, r, last, c));
+        multiply(&p, cols, in, count, &sums[r / ROWS], c == 0);
+    }
+}
+
+/* A matrix is read once from end to end for each block of tokens. Inputs are copied, as rows whose strides are powers
+ * of two would share the sets of a cache, and serve a few panels. */
 static void gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
                       float *y, size_t ldy) {
-    struct panel p;
     struct inputs in;
+    struct sums sums[PANELS];
     for (uint32_t t = 0, n; t < count; t += n) {
         n = least(TOKENS, count - t);
-        for (uint32_t r = 0; r < rows; r += ROWS)
+        uint32_t block = n > FEW_INPUTS ? PANELS * ROWS : ROWS;
+        for (uint32_t r = 0; r < rows; r += block) {
+            uint32_t some = least(block, rows - r);
             for (uint32_t c = 0; c < w->cols; c += COLS) {
-                uint32_t height = least(ROWS, rows - r), cols = least(COLS, w->cols - c);
-                panel_take(&p, w, row + r, height, c, cols);
+                uint32_t cols = least(COLS, w->cols - c);
                 take_inputs(&in, x + t * ldx + c, ldx, n, cols);
-                multiply(&p, cols, &in, n, y + t * ldy + r, ldy, height, c == 0);
+                multiply_block(w, row + r, some, c, cols, &in, n, sums);
             }
+            for (uint32_t i = 0; i < some; i += ROWS)
+                give_sums(&sums[i / ROWS], n, y + t * ldy + r + i, ldy, least(ROWS, some - i), true);
+        }
     }
 }
 
 /* --------------------------------------------------------------------------------------------- few tokens */
 
-enum { FEW_TOKENS = 4, FEW_FLOATS = 8192, BLOCK_BYTES = 4 * LANES };
-
-/* sums[t] += blocks of LANES values, which `load` makes floats of. */
-#define ROW_OF_FLOATS(name, load, bytes)                                                                               \
-    ALWAYS_INLINE void name(const uint8_t *codes, uint32_t blocks, const float *x, size_t apart, const int tokens,     \
-                            vf sums[]) {                                                                               \
-        for (uint32_t b = 0; b < blocks; b++) {                                                                        \
-            vf w = load(codes + (size_t)b * LANES * (bytes));                                                          \
-            for (int t = 0; t < tokens; t++)                                                                           \
-                sums[t] = v_fma(w, v_load(x + t * apart + (size_t)b * LANES), sums[t]);                                \
-        }                                                                                                              \
-    }
+/* AHEAD: bytes fetched ahead of whole rows, past the ends of pages, where the processor would stop. Of parts of rows it
+ * is the same part of the next. */
+enum { FEW_FLOATS = 8192, BLOCK_BYTES = 4 * LANES, AHEAD = 3072 };
 
 static inline vf v_load_f32(const uint8_t *p) {
     return v_load((const float *)(const void *)p);
 }
 
-ROW_OF_FLOATS(row_f32, v_load_f32, 4)
-ROW_OF_FLOATS(row_f16, v_load_f16, 2)
+/* What needs no order: floats, and halves. */
+ALWAYS_INLINE void row_floats(const uint8_t *codes, size_t bytes, vf (*load)(const uint8_t *p), size_t blocks,
+                              const float *x, size_t apart, size_t ahead, const int tokens, vf sums[]) {
+    for (size_t b = 0; b < blocks; b++) {
+        const uint8_t *at = codes + b * LANES * bytes;
+        __builtin_prefetch((const void *)((uintptr_t)at + ahead));
+        vf w = load(at);
+        for (int t = 0; t < tokens; t++)
+            sums[t] = v_fma(w, v_load(x + t * apart + b * LANES), sums[t]);
+    }
+}
 
 /* A token's inputs by blocks in the format's order, zeros behind. */
 static void order_inputs(enum format f, const float *x, uint32_t cols, float *out) {
@@ -354,6 +410,7 @@ struct strip {
     uint32_t col, blocks, left; /* whole blocks, columns behind them */
     const float *x;             /* ordered inputs, `apart` floats a token */
     size_t apart;
+    size_t ahead;                         /* bytes from codes in use to those fetched meanwhile */
     float scales[FEW_FLOATS / FP8_BLOCK]; /* of FP8, by blocks */
 };
 
@@ -361,7 +418,7 @@ static void strip_scales(struct strip *s, uint32_t row) {
     const struct matrix *w = s->w;
     const uint8_t *scales = row_scales(w, row);
     uint32_t blocks = s->blocks + (s->left > 0);
-    for (uint32_t b = 0; b < blocks; b++) {
+    for (size_t b = 0; b < blocks; b++) {
         size_t at = (s->col + b * FP8_BLOCK) / w->block_cols;
         if (w->scale_format == SCALE_E8M0)
             s->scales[b] = e8m0_decode(scales[at]);
@@ -376,19 +433,19 @@ ALWAYS_INLINE void row_blocks(const struct strip *s, const uint8_t *codes, const
     const float *x = s->x + first * block_of(s->w->format);
     switch (s->w->format) {
     case FORMAT_FP4:
-        row_fp4(codes, scales, blocks, x, s->apart, tokens, sums);
+        row_fp4(codes, scales, blocks, x, s->apart, s->ahead, tokens, sums);
         break;
     case FORMAT_FP8:
-        row_fp8(codes, s->scales + first, blocks, x, s->apart, tokens, sums);
+        row_fp8(codes, s->scales + first, blocks, x, s->apart, s->ahead, tokens, sums);
         break;
     case FORMAT_BF16:
-        row_bf16(codes, blocks, x, s->apart, tokens, sums);
+        row_bf16(codes, blocks, x, s->apart, s->ahead, tokens, sums);
         break;
     case FORMAT_F16:
-        row_f16(codes, blocks, x, s->apart, tokens, sums);
+        row_floats(codes, 2, v_load_f16, blocks, x, s->apart, s->ahead, tokens, sums);
         break;
     case FORMAT_F32:
-        row_f32(codes, blocks, x, s->apart, tokens, sums);
+        row_floats(codes, 4, v_load_f32, blocks, x, s->apart, s->ahead, tokens, sums);
         break;
     }
 }
@@ -404,7 +461,8 @@ ALWAYS_INLINE void row_end(const struct strip *s, const uint8_t *codes, const ui
     row_blocks(s, last_codes, last_scales, s->blocks, 1, tokens, sums);
 }
 
-ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, float *y, size_t ldy, const int tokens) {
+ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t count, float *y, size_t ldy,
+                              const int tokens) {
     const struct matrix *w = s->w;
     uint32_t scaled = UINT32_MAX; /* the row of blocks that s->scales is of */
     for (uint32_t r = row; r < row + rows; r++) {
@@ -423,35 +481,40 @@ ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, floa
         row_blocks(s, codes, scales, 0, s->blocks, tokens, sums);
         if (s->left)
             row_end(s, codes, scales, tokens, sums);
-        for (int t = 0; t < tokens; t++) {
+        for (uint32_t t = 0; t < count; t++) {
             float *to = y + t * ldy + (r - row);
             *to = v_sum(sums[t]) + (s->col ? *to : 0);
         }
     }
 }
 
+/* strip_rows() of each number of tokens. Others are rounded up, and what the last then make is thrown away. */
+#define FEW_COUNTS(X) X(1) X(2) X(3) X(4) MORE_FEW_COUNTS(X)
+
+static void few_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t count, float *y, size_t ldy) {
+#define FEW_CASE(n)                                                                                                    \
+    if (count <= (n)) {                                                                                                \
+        strip_rows(s, row, rows, count, y, ldy, n);                                                                    \
+        return;                                                                                                        \
+    }
+    FEW_COUNTS(FEW_CASE)
+#undef FEW_CASE
+}
+
 static void gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
                      float *y, size_t ldy) {
     _Alignas(64) float ordered[FEW_FLOATS];
-    uint32_t block = block_of(w->format), most = FEW_FLOATS / count / block * block;
+    uint32_t tokens = count + (count > 4 && count % 2), block = block_of(w->format);
+    uint32_t most = FEW_FLOATS / tokens / block * block; /* columns of a strip */
     for (uint32_t c = 0; c < w->cols; c += most) {
         uint32_t cols = least(most, w->cols - c);
         struct strip s = {.w = w, .col = c, .blocks = cols / block, .left = cols % block, .x = ordered, .apart = most};
+        s.ahead = cols < w->cols ? codes_bytes(w->format, w->cols) : AHEAD;
         for (uint32_t t = 0; t < count; t++)
             order_inputs(w->format, x + t * ldx + c, cols, ordered + t * most);
-        switch (count) {
-        case 1:
-            strip_rows(&s, row, rows, y, ldy, 1);
-            break;
-        case 2:
-            strip_rows(&s, row, rows, y, ldy, 2);
-            break;
-        case 3:
-            strip_rows(&s, row, rows, y, ldy, 3);
-            break;
-        default:
-            strip_rows(&s, row, rows, y, ldy, 4);
-        }
+        if (tokens > count)
+            memset(ordered + count * most, 0, most * sizeof(float));
+        few_rows(&s, row, rows, count, y, ldy);
     }
 }
 
@@ -513,13 +576,15 @@ static void logits_of(const float *q, uint32_t heads, uint32_t dim, const float 
                       float *logits) {
     struct panel p;
     struct inputs in;
+    struct sums sums;
     for (uint32_t c = 0; c < dim; c += COLS) {
         uint32_t cols = least(COLS, dim - c);
         take_inputs(&in, q + c, dim, heads, cols);
         for (uint32_t k = 0; k < count; k += ROWS) {
             uint32_t height = least(ROWS, count - k);
             panel_keys(&p, keys + k, height, c, cols);
-            multiply(&p, cols, &in, heads, logits + k, count, height, c == 0);
+            multiply(&p, cols, &in, heads, &sums, true);
+            give_sums(&sums, heads, logits + k, count, height, c == 0);
         }
     }
 }
@@ -554,6 +619,7 @@ static void weigh(const float *weights, const float *factor, uint32_t heads, uin
                   uint32_t count, float *out) {
     struct panel p;
     struct inputs in;
+    struct sums sums;
     for (uint32_t k = 0; k < count; k += COLS) {
         uint32_t some = least(COLS, count - k);
         for (uint32_t h = 0; h < heads; h++)
@@ -562,7 +628,8 @@ static void weigh(const float *weights, const float *factor, uint32_t heads, uin
         for (uint32_t c = 0; c < dim; c += ROWS) {
             uint32_t height = least(ROWS, dim - c);
             panel_values(&p, keys + k, some, c, height);
-            multiply(&p, some, &in, heads, out + c, dim, height, k == 0);
+            multiply(&p, some, &in, heads, &sums, true);
+            give_sums(&sums, heads, out + c, dim, height, k == 0);
         }
     }
 }
@@ -580,12 +647,12 @@ void LEVEL(attend)(const float *q, uint32_t heads, uint32_t dim, const float *co
 }
 
 /* scores[k] (=, += unless first) sum_h w[h] max(matches[h][k], 0) for `height` keys; a NaN stays. */
-static void add_matches(const float matches[TOKENS][ROWS], const float *w, uint32_t heads, uint32_t height, bool first,
+static void add_matches(const struct sums *matches, const float *w, uint32_t heads, uint32_t height, bool first,
                         float *scores) {
     for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++) {
         vf sum = {0};
         for (uint32_t h = 0; h < heads; h++)
-            sum = v_fma(v_set(w[h]), v_max(v_set(0), v_load(matches[h] + v * LANES)), sum);
+            sum = v_fma(v_set(w[h]), v_max(v_set(0), v_load(matches->y[h] + v * LANES)), sum);
         float *to = scores + v * LANES;
         size_t left = height - v * LANES;
         v_store_some(to, left, first ? sum : sum + v_load_some(to, left));
@@ -594,7 +661,7 @@ static void add_matches(const float matches[TOKENS][ROWS], const float *w, uint3
 
 void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys,
                          uint32_t count, float *scores) {
-    float matches[TOKENS][ROWS];
+    struct sums matches;
     struct panel p;
     struct inputs in;
     for (uint32_t h = 0; h < heads; h += TOKENS) {
@@ -609,9 +676,9 @@ void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, uint32_
                 if (k == 0 || dim > COLS) /* else they are still there */
                     take_inputs(&in, q + (size_t)h * dim + c, dim, some, cols);
                 panel_keys(&p, row, height, c, cols);
-                multiply(&p, cols, &in, some, matches[0], ROWS, ROWS, c == 0);
+                multiply(&p, cols, &in, some, &matches, c == 0);
             }
-            add_matches((const float(*)[ROWS])matches, w + h, some, height, h == 0, scores + k);
+            add_matches(&matches, w + h, some, height, h == 0, scores + k);
         }
     }
 }

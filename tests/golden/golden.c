@@ -20,16 +20,18 @@ static void *zeroed(size_t count, size_t size) {
     return memory;
 }
 
-void golden_open(struct golden *g, const char *name, enum sonde_precision precision, uint32_t rows) {
+void golden_open(struct golden *g, const struct golden_options *options) {
+    const char *name = options->name;
     char path[256];
     *g = (struct golden){0};
     snprintf(path, sizeof(path), "tests/golden/%s/golden.safetensors", name);
     CHECKED(safetensors_open(path, &g->file, &error));
     snprintf(path, sizeof(path), "tests/golden/%s", name);
     CHECKED(checkpoint_open(path, &g->checkpoint, &error));
-    CHECKED(device_cpu_open(&(struct device_cpu_options){.level = "c"}, &g->device, &error));
-    struct model_options options = {precision, rows, 4096};
-    CHECKED(model_open(g->checkpoint, g->device, &options, &g->model, &error));
+    struct device_cpu_options device = {options->threads, kernel_level_name(options->level)};
+    CHECKED(device_cpu_open(&device, &g->device, &error));
+    struct model_options model = {options->precision, GOLDEN_TOKENS, 4096};
+    CHECKED(model_open(g->checkpoint, g->device, &model, &g->model, &error));
     CHECKED(sequence_open(g->model, 0, model_has_mtp(g->model), &g->sequence, &error));
     g->shape = checkpoint_shape(g->checkpoint);
     g->ids = golden_integers(g, "ids");
@@ -146,4 +148,16 @@ int golden_argmax(const float *x, size_t n) {
         if (x[i] > x[best])
             best = i;
     return (int)best;
+}
+
+double golden_apart(const struct golden *g, const float *a, const float *b, double *agree) {
+    double distances[GOLDEN_TOKENS];
+    size_t vocab = g->shape->vocab;
+    int equal = 0;
+    for (uint32_t s = 0; s < GOLDEN_TOKENS; s++, a += vocab, b += vocab) {
+        distances[s] = golden_distance(a, b, vocab);
+        equal += golden_argmax(a, vocab) == golden_argmax(b, vocab);
+    }
+    *agree = (double)equal / GOLDEN_TOKENS;
+    return golden_median(distances, GOLDEN_TOKENS);
 }

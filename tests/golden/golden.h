@@ -10,9 +10,10 @@
 
 #include "test.h"
 
+#include "kernel/kernel.h"
 #include "model/model.h"
 
-enum { GOLDEN_TOKENS = 272, GOLDEN_LAYERS = 8 };
+enum { GOLDEN_TOKENS = 272, GOLDEN_LAYERS = 8, GOLDEN_POSITIONS = 9 /* whose layers are kept */ };
 
 extern const char *const golden_cases[];
 enum { GOLDEN_CASES = 6 };
@@ -34,8 +35,16 @@ struct golden {
     bool trace;      /* keep layers and routes of the next runs, which must begin at position 0 */
 };
 
-/* Opens a case at a precision; fails the test when it cannot. rows: most tokens of a step. */
-void golden_open(struct golden *g, const char *name, enum sonde_precision precision, uint32_t rows);
+/* How a case is run. */
+struct golden_options {
+    const char *name;
+    enum sonde_precision precision;
+    enum kernel_level level; /* must run here */
+    uint32_t threads;        /* 0: one for each processor */
+};
+
+/* Opens a case; fails the test when it cannot. */
+void golden_open(struct golden *g, const struct golden_options *options);
 void golden_close(struct golden *g);
 
 /* The data of a tensor of the golden file; fails the test if it is missing. */
@@ -52,5 +61,8 @@ void golden_step(struct golden *g, const struct model_span *spans, uint32_t coun
 double golden_distance(const float *a, const float *b, size_t n);
 double golden_median(double *values, size_t n); /* sorts */
 int golden_argmax(const float *x, size_t n);
+
+/* Of logits [272, V]: the median over positions of the distance of a from b, and the share whose argmax is equal. */
+double golden_apart(const struct golden *g, const float *a, const float *b, double *agree);
 
 #endif

@@ -14,16 +14,20 @@
 
 enum { SAMPLES = 5, MOST_SAMPLES = 400, ROWS = 2048, COLS = 4096, TOKENS = 512 };
 enum { HEADS = 64, HEAD_DIM = 512, KEYS = 640, INDEX_DIM = 128, INDEX_KEYS = 8192, STREAMS = 4, BLOCK = 128 };
-#define SECONDS    0.1
+#define SECONDS    0.05
 #define POOL_BYTES ((size_t)2 << 30)
 #define WORK       ((size_t)TOKENS * COLS)
 
-static const char *level_name;
+static const char *level_name, *only;
 static const struct kernel_table *kernels;
 static uint8_t *pool, *scales;
 static float *in, *out, *other, *packed;
 static void *scratch;
 static double samples[MOST_SAMPLES];
+
+static bool wanted(const char *name) {
+    return !only || strncmp(name, only, strlen(only)) == 0;
+}
 
 static int compare(const void *a, const void *b) {
     const double *x = a, *y = b;
@@ -102,6 +106,8 @@ static void bench_products(void) {
     for (size_t k = 0; k < COUNT_OF(kinds); k++)
         for (size_t f = 0; f < COUNT_OF(formats); f++)
             for (size_t i = 0; i < COUNT_OF(counts); i++) {
+                if (!wanted(kinds[k].name))
+                    continue;
                 matrix_of(formats[f].format);
                 run_pack(counts[i]);
                 double s = seconds_of(kinds[k].run, counts[i], 1);
@@ -119,8 +125,10 @@ static const float *keys[KEYS], *blocks[BLOCK];
 static void run_rms_norm(size_t n) {
     kernels->rms_norm(in, (uint32_t)n, other, 1e-6f, out);
 }
+static float turn[64];
+
 static void run_rotate(size_t n) {
-    kernels->rotate(out, (uint32_t)n / 2, other, 1);
+    kernels->rotate(out, (uint32_t)n / 2, turn, 1);
 }
 static void run_hadamard(size_t n) {
     kernels->hadamard(out, (uint32_t)n);
@@ -157,6 +165,7 @@ static void run_hc_spread(size_t n) {
     kernels->hc_spread(out, STREAMS, (uint32_t)n, in, post, comb);
 }
 static void run_swiglu(size_t n) {
+    memcpy(out, other, n * sizeof(float)); /* else it shrinks until it is subnormal */
     kernels->swiglu(out, in, n, 10, 0.5f);
 }
 static void run_axpy(size_t n) {
@@ -193,8 +202,12 @@ static void bench_others(void) {
         keys[i] = other + (i * 7919 % KEYS) * HEAD_DIM;
     for (size_t i = 0; i < BLOCK; i++)
         blocks[i] = in + i * HEAD_DIM;
+    for (size_t i = 0; i < COUNT_OF(turn); i += 2)
+        turn[i] = 1; /* by nothing */
     matrix_of(FORMAT_BF16);
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        if (!wanted(rows[i].name))
+            continue;
         memcpy(out, in, WORK * sizeof(float));
         double s = seconds_of(rows[i].run, rows[i].n, rows[i].times);
         printf("%-8s %-21s %17.3f us", level_name, rows[i].name, s * 1e6);
@@ -227,12 +240,13 @@ static float *random_floats(struct rng *rng) {
     return x;
 }
 
-bool bench_kernels(const struct kernel_table *t, const char *level) {
+bool bench_kernels(const struct kernel_table *t, const char *level, const char *kernel) {
     size_t scale_bytes = (size_t)64 * ROWS * COLS / 32;
     struct rng rng;
     rng_init(&rng, 1);
     kernels = t;
     level_name = level;
+    only = kernel;
     pool = mmap(NULL, POOL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     scales = malloc(scale_bytes);
     in = random_floats(&rng);

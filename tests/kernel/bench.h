@@ -4,7 +4,7 @@
 
 #include "kernel/kernel.h"
 
-/* False if there is no memory for the weights. */
-bool bench_kernels(const struct kernel_table *t, const char *level);
+/* kernel: what the names of those wanted begin with; NULL: all. False if there is no memory for the weights. */
+bool bench_kernels(const struct kernel_table *t, const char *level, const char *kernel);
 
 #endif

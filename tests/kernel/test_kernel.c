@@ -4,7 +4,8 @@
  * Buffers end at an unreadable page, so a read past the end faults, or for half of them at some float before it, so
  * that starts are aligned to a float and no more; guard words before and behind must survive. A signal names the
  * kernel. Lengths run through every tail. The seed is printed; SONDE_TEST_SEED repeats one. The last test sabotages
- * each kernel in turn and expects the check to notice. `test_kernel --bench [LEVEL]` times them instead (bench.c).
+ * each kernel in turn and expects the check to notice. `test_kernel --bench [LEVEL [KERNEL]]` times them instead
+ * (bench.c).
  */
 #include <math.h>
 #include <signal.h>
@@ -532,7 +533,7 @@ static const struct {
 enum { RUNS = 400 };
 
 /* What a signal interrupts. */
-static const char *running_kernel, *running_level = "c";
+static const char *running_kernel, *running_level;
 
 static void say(const char *text) {
     ssize_t written = write(STDERR_FILENO, text, strlen(text));
@@ -668,6 +669,8 @@ static void axpy_fault(float *y, const float *x, size_t count, float a) {
 static void test_kernels__a_fault_is_noticed(void **state) {
     (void)state;
     size_t i = 0;
+    name_signals();
+    running_level = "c with a fault";
     kernel_table_init(&real, KERNEL_LEVEL_c);
 #define FAULT(name, returns, parameters)                                                                               \
     {                                                                                                                  \
@@ -680,7 +683,7 @@ static void test_kernels__a_fault_is_noticed(void **state) {
 #undef FAULT
 }
 
-/* --bench [LEVEL]: figures instead of tests, of the level or of all that run. */
+/* --bench [LEVEL [KERNEL]]: figures instead of tests, of the level or of all that run, of the kernel or of all. */
 static int bench(int argc, char **argv) {
     enum kernel_level only = KERNEL_LEVEL_COUNT;
     if (argc > 2 && !kernel_level_parse(argv[2], &only)) {
@@ -692,7 +695,7 @@ static int bench(int argc, char **argv) {
         if (!kernel_level_runs((enum kernel_level)level) || (argc > 2 && level != (int)only))
             continue;
         kernel_table_init(&t, (enum kernel_level)level);
-        if (!bench_kernels(&t, kernel_level_name((enum kernel_level)level)))
+        if (!bench_kernels(&t, kernel_level_name((enum kernel_level)level), argc > 3 ? argv[3] : NULL))
             return 1;
     }
     return 0;

@@ -32,7 +32,8 @@ static void cpu_download(struct device *d, void *to, const void *from, size_t by
 }
 
 static int cpu_prepare(struct device *d, struct matrix *m, struct sonde_error *e) {
-    (void)d, (void)m, (void)e;
+    (void)e;
+    cpu_of(d)->weights_bytes += matrix_bytes(m);
     return SONDE_OK;
 }
 
@@ -75,6 +76,7 @@ static int cpu_reserve(struct device *d, const struct device_limits *limits, str
     struct cpu *cpu = cpu_of(d);
     struct arena a = {0};
     cpu->limits = *limits;
+    cpu_prefetch_decide(cpu);
     lay_out(cpu, &a);
     void *memory = cpu_alloc(d, a.used);
     if (!memory)
@@ -166,7 +168,8 @@ struct rows {
 
 static void cpu_embed(struct device *d, const struct matrix *table, const int64_t *ids, uint32_t count, float *out,
                       size_t ldout) {
-    (void)d;
+    if (cpu_of(d)->ahead)
+        cpu_prefetch_rows(table, ids, count);
     for (uint32_t s = 0; s < count; s++)
         matrix_decode(table, (uint32_t)ids[s], 0, table->cols, out + s * ldout);
 }

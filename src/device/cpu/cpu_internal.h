@@ -34,7 +34,9 @@ struct cpu {
     uint32_t worker_count;
     struct cpu_worker *workers; /* [worker_count] */
     struct device_limits limits;
-    void *memory; /* of the scratch below and the workers' */
+    uint64_t weights_bytes; /* of all matrices */
+    uint64_t ahead;         /* bytes of experts to read ahead of a batch; 0: weights stay in memory by themselves */
+    void *memory;           /* of the scratch below and the workers' */
     size_t memory_bytes;
     float *vector, *vector2; /* [width]: a decoded norm weight, bias ..., read by all workers */
     float *bias;             /* [pool_rows, entry]: of a pool */
@@ -89,6 +91,11 @@ void cpu_input_multiply(struct cpu *cpu, struct cpu_worker *worker, const struct
 static inline size_t cpu_input_bytes(uint32_t cols, uint32_t count) {
     return (kernel_packed_bytes(cols, count) + 63) / 64 * 64;
 }
+
+/* prefetch.c: reading weights before they are wanted, where they do not all fit in memory. decide() sets ahead. */
+void cpu_prefetch_decide(struct cpu *cpu);
+void cpu_prefetch_expert(const struct device_expert *x);
+void cpu_prefetch_rows(const struct matrix *m, const int64_t *ids, uint32_t count);
 
 void cpu_linear(struct device *d, const struct device_product *list, uint32_t products, uint32_t rows, bool bf16);
 void cpu_attend(struct device *d, const struct device_attend *a);

@@ -107,7 +107,6 @@ struct batch {
     struct expert_run *runs;
     uint32_t count, dim, inter; /* of runs; D; the widest inter */
     uint32_t pieces[SECOND];    /* in each phase */
-    uint32_t item_rows;
 };
 
 static uint32_t worker_rows(const struct cpu *cpu, uint32_t rows) {
@@ -136,15 +135,15 @@ static void prepare_inputs(struct batch *b, struct cpu_worker *worker, uint32_t 
 /* Rows of w1 or w3: items go through the runs, first all of one's w1, then its w3. */
 static void multiply_first(struct batch *b, struct cpu_worker *worker, uint32_t owner, uint32_t item) {
     struct expert_run *run = find_run(b, FIRST, item);
-    uint32_t inter = run->expert->w1.rows, pieces = (uint32_t)ceil_div(worker_rows(b->cpu, inter), b->item_rows);
+    uint32_t inter = run->expert->w1.rows, pieces = (uint32_t)ceil_div(worker_rows(b->cpu, inter), EXPERT_ROWS);
     uint32_t piece = item - run->first[FIRST], from, to;
     bool third = piece >= pieces;
     const struct matrix *w = third ? &run->expert->w3 : &run->expert->w1;
     cpu_part(b->cpu, inter, owner, &from, &to);
-    from += (third ? piece - pieces : piece) * b->item_rows;
+    from += (third ? piece - pieces : piece) * EXPERT_ROWS;
     if (from >= to)
         return;
-    uint32_t rows = to - from < b->item_rows ? to - from : b->item_rows;
+    uint32_t rows = to - from < EXPERT_ROWS ? to - from : EXPERT_ROWS;
     float *y = (third ? b->cpu->up : b->cpu->gate) + (size_t)run->slot * b->inter + from;
     cpu_input_multiply(b->cpu, worker, third && run->apart ? &run->in3 : &run->in, w, from, rows, y, inter);
     if (b->x->round_storage == FORMAT_BF16)
@@ -175,10 +174,10 @@ static void prepare_middle(struct batch *b, struct cpu_worker *worker, uint32_t 
 static void multiply_second(struct batch *b, struct cpu_worker *worker, uint32_t owner, uint32_t item) {
     uint32_t from, to;
     cpu_part(b->cpu, b->dim, owner, &from, &to);
-    from += item * b->item_rows;
+    from += item * EXPERT_ROWS;
     if (from >= to)
         return;
-    uint32_t rows = to - from < b->item_rows ? to - from : b->item_rows;
+    uint32_t rows = to - from < EXPERT_ROWS ? to - from : EXPERT_ROWS;
     for (uint32_t r = 0; r < b->count; r++) {
         const struct expert_run *run = &b->runs[r];
         cpu_input_multiply(b->cpu, worker, &run->middle, &run->expert->w2, from, rows, worker->outputs, rows);
@@ -233,18 +232,25 @@ static void add_run(struct batch *b, const struct device_expert *expert, const u
     run->middle = cpu_input_of(&p, NULL, count, x->bf16, room);
     memcpy(run->first, b->pieces, sizeof(run->first));
     b->pieces[INPUTS] += cpu_input_parts(&run->in) + (run->apart ? cpu_input_parts(&run->in3) : 0);
-    b->pieces[FIRST] += 2 * (uint32_t)ceil_div(worker_rows(b->cpu, inter), b->item_rows);
+    b->pieces[FIRST] += 2 * (uint32_t)ceil_div(worker_rows(b->cpu, inter), EXPERT_ROWS);
     b->pieces[MIDDLE] += (uint32_t)ceil_div(inter, MIDDLE_COLS);
+}
+
+/* True if another expert is not to be read ahead before those of the batch have run. */
+static bool batch_ahead(const struct batch *b) {
+    return b->cpu->ahead && b->count && (b->count + 1) * 3 * matrix_bytes(&b->x->experts->w1) > b->cpu->ahead;
 }
 
 static void finish_batch(struct batch *b) {
     struct cpu *cpu = b->cpu;
     if (!b->count)
         return;
+    for (uint32_t i = 0; cpu->ahead && i < b->count; i++)
+        cpu_prefetch_expert(b->runs[i].expert);
     pool_deal(cpu->pool, INPUTS, (uint32_t)ceil_div(b->pieces[INPUTS], cpu->worker_count));
     pool_deal(cpu->pool, FIRST, b->pieces[FIRST]);
     pool_deal(cpu->pool, MIDDLE, (uint32_t)ceil_div(b->pieces[MIDDLE], cpu->worker_count));
-    pool_deal(cpu->pool, SECOND, (uint32_t)ceil_div(worker_rows(cpu, b->dim), b->item_rows));
+    pool_deal(cpu->pool, SECOND, (uint32_t)ceil_div(worker_rows(cpu, b->dim), EXPERT_ROWS));
     pool_run(cpu->pool, run_batch, b);
     b->count = 0;
     memset(b->pieces, 0, sizeof(b->pieces));
@@ -273,13 +279,12 @@ void cpu_experts(struct device *d, const struct device_experts *x) {
     uint32_t slots = x->rows > EXPERT_SLOTS ? x->rows : EXPERT_SLOTS, used = 0;
     struct batch b = {.cpu = cpu, .x = x, .runs = cpu->runs, .dim = x->shared->w1.cols, .inter = cpu->limits.inter};
     uint8_t *room = cpu->slot_inputs;
-    b.item_rows = x->rows > 16 ? EXPERT_ROWS : EXPERT_ROWS / 4;
     memset(x->y, 0, (size_t)x->rows * b.dim * sizeof(float));
     sort_slots(cpu, x);
     for (uint32_t e = 0; e <= x->count; e++) {
         bool shared = e == x->count;
         uint32_t first = shared ? 0 : cpu->expert_first[e], n = shared ? x->rows : cpu->expert_first[e + 1] - first;
-        if (used + n > slots) {
+        if (used + n > slots || (n && batch_ahead(&b))) {
             finish_batch(&b);
             room = cpu->slot_inputs;
             used = 0;

@@ -7,7 +7,7 @@
  */
 #include "device/cpu/cpu_internal.h"
 
-enum { PART_COLS = 4 * STRIP, ITEM_ROWS_FEW = 64, ITEM_ROWS_MANY = 256 };
+enum { PART_COLS = 4 * STRIP, ITEM_ROWS = 256 };
 
 /* ---------------------------------------------------------------------------------------- inputs */
 
@@ -94,7 +94,6 @@ struct list {
     struct cpu *cpu;
     const struct device_product *products;
     uint32_t count, from;                        /* of products; first token */
-    uint32_t item_rows;                          /* rows of an item */
     uint32_t inputs, parts[DEVICE_PRODUCTS + 1]; /* distinct inputs; where each one's parts begin */
     struct cpu_input input[DEVICE_PRODUCTS];
     uint32_t input_of[DEVICE_PRODUCTS];
@@ -134,11 +133,11 @@ static void run_list(void *context, uint32_t number) {
         uint32_t i = find(l->items, item), from, to;
         const struct device_product *p = &l->products[i];
         cpu_part(cpu, p->rows, owner, &from, &to);
-        from += (item - l->items[i]) * l->item_rows;
+        from += (item - l->items[i]) * ITEM_ROWS;
         if (from >= to)
             continue;
         cpu_input_multiply(cpu, worker, &l->input[l->input_of[i]], p->w, p->row + from,
-                           to - from < l->item_rows ? to - from : l->item_rows, p->y + l->from * p->ldy + from, p->ldy);
+                           to - from < ITEM_ROWS ? to - from : ITEM_ROWS, p->y + l->from * p->ldy + from, p->ldy);
     }
 }
 
@@ -163,11 +162,10 @@ static void run_tokens(struct cpu *cpu, const struct device_product *products, u
                        uint32_t tokens, bool bf16) {
     struct list l = {.cpu = cpu, .products = products, .count = count, .from = from};
     uint8_t *room = cpu->inputs;
-    l.item_rows = tokens > 16 ? ITEM_ROWS_MANY : ITEM_ROWS_FEW;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t most = (uint32_t)ceil_div(ceil_div(products[i].rows, 16), cpu->worker_count) * 16;
         add_input(&l, i, tokens, bf16, &room);
-        l.items[i + 1] = l.items[i] + (uint32_t)ceil_div(most, l.item_rows);
+        l.items[i + 1] = l.items[i] + (uint32_t)ceil_div(most, ITEM_ROWS);
     }
     pool_deal(cpu->pool, PREPARE, (uint32_t)ceil_div(l.parts[l.inputs], cpu->worker_count));
     pool_deal(cpu->pool, MULTIPLY, l.items[count]);

@@ -1,5 +1,5 @@
 /*
- * amx_many.c - products of more than 48 tokens.
+ * amx_many.c - products of many tokens.
  *
  * A block of rows is unpacked CHUNK columns at a time, two panels a time, and multiplied by all tokens of a block, up
  * to three tiles of them at once; partial sums wait in scratch. Blocks are sized for the caches: unpacked weights

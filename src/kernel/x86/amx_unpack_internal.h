@@ -69,17 +69,13 @@ static inline void amx_tables_init(struct strip_tables *t, enum format format) {
         _mm256_set_m128i(_mm_set1_epi16((short)0x8003), _mm_set1_epi16((short)0x8002)), 1);
 }
 
-/* FP8 tables for the block of `row` and strip `strip`. */
-static inline void amx_tables_strip(struct strip_tables *t, enum format format, const struct matrix *w, uint32_t row,
-                                    uint32_t strip) {
+/* FP8 tables of codes times 2^(scale - 127). */
+static inline void amx_fp8_tables(struct strip_tables *t, uint8_t scale) {
     static const uint8_t even_bytes[64] = {
         0,  2,  4,  6,  8,  10, 12,  14,  16,  18,  20,  22,  24,  26,  28,  30,  32,  34,  36,  38, 40, 42,
         44, 46, 48, 50, 52, 54, 56,  58,  60,  62,  64,  66,  68,  70,  72,  74,  76,  78,  80,  82, 84, 86,
         88, 90, 92, 94, 96, 98, 100, 102, 104, 106, 108, 110, 112, 114, 116, 118, 120, 122, 124, 126};
-    if (format != FORMAT_FP8)
-        return;
-    const uint8_t *scales = (const uint8_t *)w->scale + (size_t)(row / w->block_rows) * w->scale_cols;
-    const __m512i down = _mm512_set1_epi16((short)((FP8_BIAS - scales[strip * STRIP / w->block_cols]) << 7));
+    const __m512i down = _mm512_set1_epi16((short)((FP8_BIAS - scale) << 7));
     const __m512i even = _mm512_loadu_si512(even_bytes), odd = _mm512_or_si512(even, _mm512_set1_epi8(1));
     __m512i words[4];
     amx_fp8_words(words);
@@ -90,6 +86,15 @@ static inline void amx_tables_strip(struct strip_tables *t, enum format format, 
         t->low[i] = _mm512_permutex2var_epi8(words[2 * i], even, words[2 * i + 1]);
         t->high[i] = _mm512_permutex2var_epi8(words[2 * i], odd, words[2 * i + 1]);
     }
+}
+
+/* FP8 tables for the block of `row` and strip `strip`. */
+static inline void amx_tables_strip(struct strip_tables *t, enum format format, const struct matrix *w, uint32_t row,
+                                    uint32_t strip) {
+    if (format == FORMAT_FP8)
+        amx_fp8_tables(
+            t,
+            ((const uint8_t *)w->scale)[(size_t)(row / w->block_rows) * w->scale_cols + strip * STRIP / w->block_cols]);
 }
 
 /* Bytes of 128 columns of a row. */

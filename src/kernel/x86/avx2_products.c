@@ -15,7 +15,8 @@
 
 #include "kernel/wide_math_internal.h"
 
-enum { VECTORS = 2, TILE = 6 };
+enum { VECTORS = 2, TILE = 6, FEW_TOKENS = 4 };
+#define MORE_FEW_COUNTS(X)
 
 /* 8 rows of 8 dwords: pairs within 128 bits, then 128-bit halves. */
 ALWAYS_INLINE void transpose(vi v[LANES]) {
@@ -40,7 +41,8 @@ static inline vf v_load_f16(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-static inline __m256i load_codes(const uint8_t *p) {
+static inline __m256i load_codes(const uint8_t *p, size_t ahead) {
+    _mm_prefetch((const void *)((uintptr_t)p + ahead), _MM_HINT_T0);
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
@@ -117,27 +119,47 @@ static inline void nibble_values(__m256i nibbles, __m256i words[2]) {
     words[1] = _mm256_unpackhi_epi8(l, h);
 }
 
-ALWAYS_INLINE void row_fp4(const uint8_t *codes, const uint8_t *scales, uint32_t blocks, const float *x, size_t apart,
-                           const int tokens, vf sums[]) {
+/* The inner product of a block before its scales, which belong to halves of it. */
+ALWAYS_INLINE void block_fp4(const uint8_t *codes, const float *x, size_t apart, size_t ahead, const int tokens,
+                             vf part[]) {
     const __m256i mask = _mm256_set1_epi8(15);
-    for (uint32_t b = 0; b < blocks; b++) {
-        __m256i both = load_codes(codes + b * 32), words[4];
-        nibble_values(_mm256_and_si256(both, mask), words);
-        nibble_values(_mm256_and_si256(_mm256_srli_epi16(both, 4), mask), words + 2);
-        vf part[4];
-        for (int i = 0; i < 4; i++) { /* i: low or high nibble, then low or high bytes: columns 0, 1, 16, 17 first */
-            vf value[2];
-            unpack_bf16((vi)words[i], value);
-            for (int t = 0; t < tokens; t++) {
-                const float *in = x + t * apart + b * FP4_BLOCK + (4 * (i % 2) + i / 2) * LANES;
-                vf first = value[0] * v_load(in);
-                part[t] = v_fma(value[1], v_load(in + 2 * LANES), i ? part[t] + first : first);
-            }
+    __m256i both = load_codes(codes, ahead), words[4];
+    nibble_values(_mm256_and_si256(both, mask), words);
+    nibble_values(_mm256_and_si256(_mm256_srli_epi16(both, 4), mask), words + 2);
+    for (int i = 0; i < 4; i++) { /* low or high nibbles, then low or high bytes: columns 0, 16, 1, 17 first */
+        vf value[2];
+        unpack_bf16((vi)words[i], value);
+        for (int t = 0; t < tokens; t++) {
+            const float *in = x + t * apart + (4 * (i % 2) + i / 2) * LANES;
+            part[t] = v_fma(value[0], v_load(in), part[t]);
+            part[t] = v_fma(value[1], v_load(in + 2 * LANES), part[t]);
         }
-        vf scale =
-            _mm256_set_m128(_mm_set1_ps(e8m0_decode(scales[2 * b + 1])), _mm_set1_ps(e8m0_decode(scales[2 * b])));
+    }
+}
+
+/* Up to four blocks, whose eight scales are in the bytes of one word. */
+ALWAYS_INLINE void four_fp4(const uint8_t *codes, uint64_t scales, const size_t blocks, const float *x, size_t apart,
+                            size_t ahead, const int tokens, vf sums[]) {
+    vf all = e8m0_values((vi)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)scales)));
+    for (size_t b = 0; b < blocks; b++) {
+        vf part[FEW_TOKENS] = {{0}}, scale = v_permute(all, (v_lanes() >> 2) + (int)(FP4_SCALES * b));
+        block_fp4(codes + b * 32, x + b * FP4_BLOCK, apart, ahead, tokens, part);
         for (int t = 0; t < tokens; t++)
             sums[t] = v_fma(part[t], scale, sums[t]);
+    }
+}
+
+ALWAYS_INLINE void row_fp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, const float *x, size_t apart,
+                           size_t ahead, const int tokens, vf sums[]) {
+    size_t b = 0;
+    uint64_t some = 0;
+    for (; b + 4 <= blocks; b += 4) {
+        memcpy(&some, scales + b * FP4_SCALES, sizeof(some));
+        four_fp4(codes + b * 32, some, 4, x + b * FP4_BLOCK, apart, ahead, tokens, sums);
+    }
+    for (; b < blocks; b++) {
+        memcpy(&some, scales + b * FP4_SCALES, FP4_SCALES);
+        four_fp4(codes + b * 32, some, 1, x + b * FP4_BLOCK, apart, ahead, tokens, sums);
     }
 }
 
@@ -146,12 +168,12 @@ static inline __m256i code_halves(__m256i words) {
     return _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16((short)0xbf80));
 }
 
-ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, uint32_t blocks, const float *x, size_t apart,
-                           const int tokens, vf sums[]) {
+ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, size_t blocks, const float *x, size_t apart,
+                           size_t ahead, const int tokens, vf sums[]) {
     const __m256i sign = _mm256_set1_epi8((char)0x80);
     __m256i most = sign;
-    for (uint32_t b = 0; b < blocks; b++) {
-        __m256i c = load_codes(codes + b * 32);
+    for (size_t b = 0; b < blocks; b++) {
+        __m256i c = load_codes(codes + b * 32, ahead);
         __m256i even = code_halves(_mm256_slli_epi16(c, 8)), odd = code_halves(c);
         most = _mm256_max_epu8(most, _mm256_or_si256(c, sign));
         const vf value[4] = {
@@ -170,11 +192,11 @@ ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, uint32_t b
             sums[t] = v_set(NAN);
 }
 
-ALWAYS_INLINE void row_bf16(const uint8_t *codes, uint32_t blocks, const float *x, size_t apart, const int tokens,
-                            vf sums[]) {
-    for (uint32_t b = 0; b < blocks; b++) {
+ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x, size_t apart, size_t ahead,
+                            const int tokens, vf sums[]) {
+    for (size_t b = 0; b < blocks; b++) {
         vf value[2];
-        unpack_bf16((vi)load_codes(codes + b * 32), value);
+        unpack_bf16((vi)load_codes(codes + b * 32, ahead), value);
         for (int t = 0; t < tokens; t++)
             for (int j = 0; j < 2; j++)
                 sums[t] = v_fma(value[j], v_load(x + t * apart + b * BF16_BLOCK + j * LANES), sums[t]);

@@ -16,8 +16,9 @@
 
 #include "kernel/wide_math_internal.h"
 
-enum { VECTORS = 2, TILE = 12 };
+enum { VECTORS = 2, TILE = 12, FEW_TOKENS = 8 };
 #define TILE_12
+#define MORE_FEW_COUNTS(X) X(6) X(8)
 
 /* 16 rows of 16 dwords: pairs within 128 bits, then 128-bit parts. */
 ALWAYS_INLINE void transpose(vi v[LANES]) {
@@ -47,11 +48,8 @@ static inline vf v_load_f16(const uint8_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-#ifndef AHEAD
-#define AHEAD 2048
-#endif
-static inline vi load_dwords(const uint8_t *p) {
-    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+static inline vi load_dwords(const uint8_t *p, size_t ahead) {
+    _mm_prefetch((const void *)((uintptr_t)p + ahead), _MM_HINT_T0);
     return (vi)_mm512_loadu_si512(p);
 }
 
@@ -155,40 +153,50 @@ static void order_bf16(const float *x, float *out) {
     order(x, out, 2);
 }
 
-/* Up to four blocks, that is sixteen scales: lane d of block b has columns 8d .. 8d + 7, of scale 4b + d / 4. */
-ALWAYS_INLINE void four_fp4(const uint8_t *codes, const uint8_t *scales, const uint32_t blocks, const float *x,
-                            size_t apart, const int tokens, vf sums[]) {
+/*
+ * Up to four blocks, that is sixteen scales: lane d of block b has columns 8d .. 8d + 7, of scale 4b + d / 4. `abreast`
+ * blocks go side by side, as one alone would wait for each sum.
+ */
+ALWAYS_INLINE void four_fp4(const uint8_t *codes, const uint8_t *scales, const int blocks, const int abreast,
+                            const float *x, size_t apart, size_t ahead, const int tokens, vf sums[]) {
     __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)((1u << (FP4_SCALES * blocks)) - 1), scales);
     vf all = e8m0_values((vi)_mm512_cvtepu8_epi32(bytes));
-    for (uint32_t b = 0; b < blocks; b++) {
-        vi word = load_dwords(codes + b * 64);
-        vf scale = v_permute(all, (v_lanes() >> 2) + (int)(FP4_SCALES * b)), part[4];
-        for (int j = 0; j < 8; j++) {
-            vf value = nibble_values(word, j);
-            for (int t = 0; t < tokens; t++) {
-                vf in = v_load(x + t * apart + b * FP4_BLOCK + j * LANES);
-                part[t] = j ? v_fma(value, in, part[t]) : value * in;
+    for (int first = 0; first < blocks; first += abreast) {
+        vi word[2];
+        vf part[2][FEW_TOKENS];
+        for (int b = 0; b < abreast; b++)
+            word[b] = load_dwords(codes + (first + b) * 64, ahead);
+        for (int j = 0; j < 8; j++)
+            for (int b = 0; b < abreast; b++) {
+                vf value = nibble_values(word[b], j);
+                for (int t = 0; t < tokens; t++) {
+                    vf in = v_load(x + t * apart + (first + b) * FP4_BLOCK + j * LANES);
+                    part[b][t] = j ? v_fma(value, in, part[b][t]) : value * in;
+                }
             }
+        for (int b = 0; b < abreast; b++) {
+            vf scale = v_permute(all, (v_lanes() >> 2) + (int)(FP4_SCALES * (first + b)));
+            for (int t = 0; t < tokens; t++)
+                sums[t] = v_fma(part[b][t], scale, sums[t]);
         }
-        for (int t = 0; t < tokens; t++)
-            sums[t] = v_fma(part[t], scale, sums[t]);
     }
 }
 
-ALWAYS_INLINE void row_fp4(const uint8_t *codes, const uint8_t *scales, uint32_t blocks, const float *x, size_t apart,
-                           const int tokens, vf sums[]) {
-    uint32_t b = 0;
+ALWAYS_INLINE void row_fp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, const float *x, size_t apart,
+                           size_t ahead, const int tokens, vf sums[]) {
+    size_t b = 0;
     for (; b + 4 <= blocks; b += 4)
-        four_fp4(codes + b * 64, scales + b * FP4_SCALES, 4, x + b * FP4_BLOCK, apart, tokens, sums);
+        four_fp4(codes + b * 64, scales + b * FP4_SCALES, 4, tokens <= 2 ? 2 : 1, x + b * FP4_BLOCK, apart, ahead,
+                 tokens, sums);
     for (; b < blocks; b++)
-        four_fp4(codes + b * 64, scales + b * FP4_SCALES, 1, x + b * FP4_BLOCK, apart, tokens, sums);
+        four_fp4(codes + b * 64, scales + b * FP4_SCALES, 1, 1, x + b * FP4_BLOCK, apart, ahead, tokens, sums);
 }
 
-ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, uint32_t blocks, const float *x, size_t apart,
-                           const int tokens, vf sums[]) {
-    for (uint32_t b = 0; b < blocks; b++) {
+ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, size_t blocks, const float *x, size_t apart,
+                           size_t ahead, const int tokens, vf sums[]) {
+    for (size_t b = 0; b < blocks; b++) {
         vf value[4];
-        unpack_fp8(load_dwords(codes + b * 64), value);
+        unpack_fp8(load_dwords(codes + b * 64, ahead), value);
         for (int t = 0; t < tokens; t++) {
             const float *in = x + t * apart + b * FP8_BLOCK;
             vf part = value[0] * v_load(in);
@@ -199,11 +207,11 @@ ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, uint32_t b
     }
 }
 
-ALWAYS_INLINE void row_bf16(const uint8_t *codes, uint32_t blocks, const float *x, size_t apart, const int tokens,
-                            vf sums[]) {
-    for (uint32_t b = 0; b < blocks; b++) {
+ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x, size_t apart, size_t ahead,
+                            const int tokens, vf sums[]) {
+    for (size_t b = 0; b < blocks; b++) {
         vf value[2];
-        unpack_bf16(load_dwords(codes + b * 64), value);
+        unpack_bf16(load_dwords(codes + b * 64, ahead), value);
         for (int t = 0; t < tokens; t++)
             for (int j = 0; j < 2; j++)
                 sums[t] = v_fma(value[j], v_load(x + t * apart + b * BF16_BLOCK + j * LANES), sums[t]);
