@@ -32,6 +32,8 @@
  *   row_bf16(codes, blocks, x, apart, ahead, tokens, sums)
  *                                  sums[t] += blocks of a row times the token whose inputs are at x + t * apart;
  *                                  codes `ahead` bytes on are fetched meanwhile
+ *
+ * A level that has something better for one token defines STREAM_TAKES(w) and STREAM(w, row, rows, x, y).
  */
 #ifndef KERNEL_WIDE_PRODUCTS_INTERNAL_H
 #define KERNEL_WIDE_PRODUCTS_INTERNAL_H
@@ -522,6 +524,12 @@ static void gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const 
 
 void LEVEL(gemm)(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
                  float *y, size_t ldy) {
+#ifdef STREAM
+    if (count == 1 && STREAM_TAKES(w)) {
+        STREAM(w, row, rows, x, y);
+        return;
+    }
+#endif
     if (count <= FEW_TOKENS && blocks_fit(w))
         gemm_few(w, row, rows, x, ldx, count, y, ldy);
     else

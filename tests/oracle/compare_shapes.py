@@ -67,7 +67,7 @@ def compare(sonde, directory, row):
     logits, predictions = oracle.forward(ids), oracle.predict_next_but_one(ids)
     for level in LEVELS:
         got, said = run(sonde, directory, level, ids)
-        if got is None and "does not run here" in said and level != "c":
+        if got is None and "does not run kernel level" in said and level != "c":
             continue
         if got is None:
             return said

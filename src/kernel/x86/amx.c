@@ -86,52 +86,33 @@ static void pack_strip(const struct pair_order *order, const float *x, size_t ld
     }
 }
 
-/* One token's strip, as pack_strip() would: each 16 bytes of a vector, once its dwords are in order, are four rows. */
-static void pack_one(const struct pair_order *order, const float *x, uint8_t *to) {
-    const __m512i shuffle = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
-    for (int c = 0; c < 4; c++) {
-        uint32_t pairs[16];
-        __m512i v = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 32 * c + 16), _mm512_loadu_ps(x + 32 * c));
-        _mm512_storeu_si512(pairs, order->shuffled ? _mm512_shuffle_epi8(v, shuffle) : v);
-        for (int i = 0; i < 16; i++)
-            memcpy(to + (size_t)order->place[c][i] * 4, &pairs[i], sizeof(pairs[i]));
-    }
-}
-
 enum { FEW_TOKENS = 96 };
 
-/* Of a few tokens, those matrices that the tiles take, but for FP8 in narrow blocks. */
-static bool by_vectors(const struct matrix *w, uint32_t count) {
-    return count <= AMX_VECTOR_TOKENS && (w->format != FORMAT_FP8 || w->block_cols % STRIP == 0);
+/* One token waits for the weights' bytes alone, which the vector units keep up with. */
+static bool on_tiles(const struct matrix *w, uint32_t count) {
+    return count > 1 && amx_takes(w);
 }
 
 static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
                      void *packed) {
-    if (!amx_takes(w)) {
+    if (!on_tiles(w, count)) {
         pack_avx512(w, x, ldx, count, col, cols, packed);
         return;
     }
-    const struct pair_order *order = amx_order(w->format);
     struct packing p = amx_packing(w, count);
-    if (by_vectors(w, count))
-        for (uint32_t s = 0; s < count; s++)
-            for (uint32_t c = col; c < col + cols; c += STRIP)
-                pack_one(order, x + s * ldx + c, (uint8_t *)packed + ((size_t)s * w->cols + c) * 2);
-    else
-        for (uint32_t t = 0; t < p.tiles; t++)
-            for (uint32_t c = col; c < col + cols; c += STRIP)
-                pack_strip(order, x + (size_t)t * 16 * ldx + c, ldx, count - t * 16 < 16 ? count - t * 16 : 16,
-                           p.across, (uint8_t *)packed + amx_packed_at(&p, t, c));
+    for (uint32_t t = 0; t < p.tiles; t++)
+        for (uint32_t c = col; c < col + cols; c += STRIP)
+            pack_strip(amx_order(w->format), x + (size_t)t * 16 * ldx + c, ldx,
+                       count - t * 16 < 16 ? count - t * 16 : 16, p.across,
+                       (uint8_t *)packed + amx_packed_at(&p, t, c));
 }
 
 /* -------------------------------------------------------------------------------------- products */
 
 static void gemm_bf16_amx(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
                           float *y, size_t ldy, void *scratch) {
-    if (!amx_takes(w))
+    if (!on_tiles(w, count))
         gemm_bf16_avx512(w, row, rows, packed, count, y, ldy, scratch);
-    else if (by_vectors(w, count))
-        amx_gemm_vector(w, row, rows, packed, count, y, ldy);
     else
         (count <= FEW_TOKENS ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
 }

@@ -218,4 +218,6 @@ ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x,
     }
 }
 
+#define STREAM_TAKES stream_takes_avx512
+#define STREAM       stream_avx512
 #include "kernel/wide_products_internal.h"

@@ -13,4 +13,8 @@
 KERNELS(X86_KERNEL)
 #undef X86_KERNEL
 
+/* gemm of one token, for the matrices it takes: avx512_stream.c. */
+bool stream_takes_avx512(const struct matrix *w);
+void stream_avx512(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, float *y);
+
 #endif
