@@ -123,6 +123,11 @@ void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t t
     }
 }
 
+uint32_t golden_stride(void) {
+    const char *value = getenv("SONDE_TEST_STRIDE");
+    return value && atoi(value) > 1 ? (uint32_t)atoi(value) : 1;
+}
+
 double golden_distance(const float *a, const float *b, size_t n) {
     double difference = 0, norm = 0;
     for (size_t i = 0; i < n; i++) {

@@ -57,6 +57,9 @@ void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t t
 /* One step of several spans; results of span `keep` go to their place by position. */
 void golden_step(struct golden *g, const struct model_span *spans, uint32_t count, uint32_t keep);
 
+/* Of many alike a test looks at every n-th, n from SONDE_TEST_STRIDE, which instrumented builds set; else 1. */
+uint32_t golden_stride(void);
+
 /* |a - b| / |b| over n values. */
 double golden_distance(const float *a, const float *b, size_t n);
 double golden_median(double *values, size_t n); /* sorts */
