@@ -124,7 +124,7 @@ static void pack_c(const struct matrix *w, const float *x, size_t ldx, uint32_t 
     for (uint32_t s = 0; s < count; s++) {
         float *to = (float *)packed + (size_t)s * packed_stride(w) + col;
         for (uint32_t c = 0; c < cols; c++)
-            to[c] = bf16_round(x[s * ldx + col + c]);
+            to[c] = bf16_round(x[s * ldx + c]);
     }
 }
 

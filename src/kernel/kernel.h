@@ -55,9 +55,10 @@
 /*
  * gemm         y[s][i] = sum_c x[s][c] * w[row + i][c] for i < rows, s < count; rows of x are ldx apart, of
  *              y ldy. [dot]
- * pack         columns [col, col + cols) of x [count, w->cols], rounded to bf16, into their places in what gemm_bf16
- *              of matrices of w's format and width reads: kernel_packed_bytes() of 64-byte aligned memory. col is a
- *              multiple of KERNEL_PACK_COLS, and so is cols unless col + cols is the width. [exact]
+ * pack         columns [col, col + cols) of the inputs, which are x [count, cols], rows ldx apart, rounded to bf16,
+ *              into their places in what gemm_bf16 of matrices of w's format and width reads:
+ *              kernel_packed_bytes() of 64-byte aligned memory. col is a multiple of KERNEL_PACK_COLS, and so is
+ *              cols unless col + cols is the width. [exact]
  * gemm_bf16    gemm of packed inputs: products are exact, as bf16 times any weight but F32's and those with F32
  *              scales is in float32. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned. [dot of the rounded inputs, for
  *              which values below 2^-126 may count as 0]

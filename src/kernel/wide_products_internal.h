@@ -544,7 +544,7 @@ static uint32_t packed_stride(const struct matrix *w) {
 void LEVEL(pack)(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
                  void *packed) {
     for (uint32_t t = 0; t < count; t++) {
-        const float *from = x + t * ldx + col;
+        const float *from = x + t * ldx;
         float *to = (float *)packed + (size_t)t * packed_stride(w) + col;
         for (size_t c = 0; c < cols; c += LANES)
             v_store_some(to + c, cols - c, v_round_bf16(v_load_some(from + c, cols - c)));

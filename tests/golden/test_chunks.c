@@ -53,12 +53,6 @@ static void feed_steps(uint32_t size) {
     golden_feed(&parts, whole.ids, 0, GOLDEN_TOKENS, size);
 }
 
-/* Instrumented builds look at every n-th place. */
-static uint32_t stride(void) {
-    const char *value = getenv("SONDE_TEST_STRIDE");
-    return value && atoi(value) > 1 ? (uint32_t)atoi(value) : 1;
-}
-
 /* --------------------------------------------------------------------------------------- C level */
 
 static int set_up(void **state) {
@@ -93,7 +87,7 @@ static void compare(const char *what, uint32_t n) {
 
 static void test_split__every_place(void **state) {
     (void)state;
-    for (uint32_t at = 1; at < GOLDEN_TOKENS; at += stride()) {
+    for (uint32_t at = 1; at < GOLDEN_TOKENS; at += golden_stride()) {
         feed_split(at);
         compare("split at", at);
     }
@@ -153,6 +147,10 @@ static void test_steps__at_fast_precision(void **state) {
 static const uint32_t splits[] = {1, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 128, 129, 131, 132, 133, 143, 144, 255, 256};
 static const uint32_t steps[] = {1, 4, 5, 16, 17, 127, 128, 129};
 
+static uint32_t jump(void) {
+    return golden_stride() > 1 ? 4 : 1;
+}
+
 static float largest_apart(const float *a, const float *b, size_t n, float *largest) {
     float apart = 0;
     *largest = 0;
@@ -184,11 +182,11 @@ static void test_levels__f32_is_the_same_in_any_chunks(void **state) {
         if (!kernel_level_runs((enum kernel_level)level))
             continue;
         open_both((enum kernel_level)level, SONDE_PRECISION_F32, 1);
-        for (size_t i = 0; i<COUNT_OF(splits); i += stride()> 1 ? 4 : 1) {
+        for (size_t i = 0; i < COUNT_OF(splits); i += jump()) {
             feed_split(splits[i]);
             worst = fmaxf(worst, compare_f32("split at", splits[i]));
         }
-        for (size_t i = 0; i < COUNT_OF(steps); i++) {
+        for (size_t i = 0; i < COUNT_OF(steps); i += jump()) {
             feed_steps(steps[i]);
             worst = fmaxf(worst, compare_f32("steps of", steps[i]));
         }
@@ -205,7 +203,7 @@ static void check_levels(enum sonde_precision precision, double most, double lea
         if (!kernel_level_runs((enum kernel_level)level))
             continue;
         open_both((enum kernel_level)level, precision, 1);
-        for (size_t i = 0; i < COUNT_OF(steps); i++) {
+        for (size_t i = 0; i < COUNT_OF(steps); i += jump()) {
             double agree, median;
             feed_steps(steps[i]);
             median = golden_apart(&whole, parts.logits, whole.logits, &agree);

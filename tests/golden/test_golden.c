@@ -216,9 +216,9 @@ static void test_fast__costs_less_than_official_rounding(void **state) {
 /* --------------------------------------------------------------------------------------- workers */
 
 static void compare_workers(const struct subject *subject, enum sonde_precision precision, const struct golden *two) {
-    static const uint32_t counts[] = {1, 3};
+    static const uint32_t counts[] = {3, 1};
     size_t bytes = (size_t)GOLDEN_TOKENS * two->shape->vocab * sizeof(float);
-    for (size_t i = 0; i < COUNT_OF(counts); i++) {
+    for (size_t i = 0; i < COUNT_OF(counts); i += golden_stride()) {
         struct golden g;
         run(&g, subject, precision, counts[i]);
         assert_memory_equal(g.logits, two->logits, bytes);

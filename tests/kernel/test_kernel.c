@@ -213,7 +213,7 @@ static bool check_gemm_bf16(const struct kernel_table *t) {
     for (uint32_t c = 0, n; c < p.w.cols; c += n) {
         n = KERNEL_PACK_COLS * up_to(3);
         n = n < p.w.cols - c ? n : p.w.cols - c;
-        t->pack(&p.w, p.x, p.ldx, p.count, c, n, packed);
+        t->pack(&p.w, p.x + c, p.ldx, p.count, c, n, packed);
     }
     t->gemm_bf16(&p.w, p.row, p.rows, packed, p.count, p.y, p.ldy, scratch);
     free(packed);

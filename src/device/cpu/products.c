@@ -67,9 +67,9 @@ static void prepare_strip(struct cpu *cpu, struct cpu_worker *worker, const stru
         for (uint32_t s = 0; s < in->count; s++)
             memcpy((float *)in->data + s * in->ld + col, worker->strip + (size_t)s * cols, cols * sizeof(float));
     else if (as_it_is)
-        cpu->kernels.pack(in->like, in->x, in->ldx, in->count, col, cols, in->data);
-    else /* pack counts columns from the row's beginning */
-        cpu->kernels.pack(in->like, worker->strip - col, cols, in->count, col, cols, in->data);
+        cpu->kernels.pack(in->like, in->x + col, in->ldx, in->count, col, cols, in->data);
+    else
+        cpu->kernels.pack(in->like, worker->strip, cols, in->count, col, cols, in->data);
 }
 
 void cpu_input_prepare(struct cpu *cpu, struct cpu_worker *worker, const struct cpu_input *in, uint32_t part) {

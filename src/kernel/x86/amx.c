@@ -102,7 +102,7 @@ static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_
     struct packing p = amx_packing(w, count);
     for (uint32_t t = 0; t < p.tiles; t++)
         for (uint32_t c = col; c < col + cols; c += STRIP)
-            pack_strip(amx_order(w->format), x + (size_t)t * 16 * ldx + c, ldx,
+            pack_strip(amx_order(w->format), x + (size_t)t * 16 * ldx + (c - col), ldx,
                        count - t * 16 < 16 ? count - t * 16 : 16, p.across,
                        (uint8_t *)packed + amx_packed_at(&p, t, c));
 }
