@@ -53,11 +53,11 @@ static int judge(void *context, uint64_t position, const float *logits) {
     if (position + 1 >= reader->count || r->count == TOKENS)
         return 0;
     uint32_t best = 0;
-    double total = 0;
+    double total = 1; /* the best itself */
     for (uint32_t i = 1; i < reader->vocab; i++)
         best = logits[i] > logits[best] ? i : best;
     for (uint32_t i = 0; i < reader->vocab; i++)
-        total += exp((double)logits[i] - logits[best]);
+        total += i == best ? 0 : exp((double)logits[i] - logits[best]);
     r->loss += log(total) + logits[best] - logits[reader->ids[position + 1]];
     r->best[r->count++] = (int32_t)best;
     return 0;
