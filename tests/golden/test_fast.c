@@ -99,8 +99,7 @@ static void read_text(const char *path, enum sonde_precision precision, enum ker
         while (bytes && story[bytes - 1] == '\n')
             bytes--;
         read_story(model, session, story, bytes, r);
-        story = end ? end + strlen(separator) : NULL;
-        story += story && *story == '\n';
+        story = end ? end + strlen(separator) + (end[strlen(separator)] == '\n') : NULL;
     }
     buf_release(&text);
     sonde_session_close(session);
