@@ -61,7 +61,8 @@
  *              cols unless col + cols is the width. [exact]
  * gemm_bf16    gemm of packed inputs: products are exact, as bf16 times any weight but F32's and those with F32
  *              scales is in float32. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned. [dot of the rounded inputs, for
- *              which values below 2^-126 may count as 0]
+ *              which values below 2^-126 may count as 0. One token's inputs for FP4 may be rounded to 8-bit integers
+ *              times a scale instead: to within 1/254 of the largest magnitude among 32 columns, or 2^-119]
  * rms_norm     y = x / sqrt(mean(x^2) + eps) * weight (NULL: 1); y may be x. [ulp(8)]
  * rotate       turns the pairs (x[2i], x[2i+1]), i < half, by the angle whose cosine and sine are turn[2i],
  *              turn[2i+1]; direction +1 or -1 (back). [ulp(2) of the larger of the pair]

@@ -33,7 +33,8 @@
  *                                  sums[t] += blocks of a row times the token whose inputs are at x + t * apart;
  *                                  codes `ahead` bytes on are fetched meanwhile
  *
- * A level that has something better for one token defines STREAM_TAKES(w) and STREAM(w, row, rows, x, y).
+ * A level that has something better for one token defines STREAM_TAKES(w) and STREAM(w, row, rows, x, y); for packed
+ * inputs INT8_TAKES(w, count), INT8_PACK(x, col, cols, packed) and INT8(w, row, rows, packed, y).
  */
 #ifndef KERNEL_WIDE_PRODUCTS_INTERNAL_H
 #define KERNEL_WIDE_PRODUCTS_INTERNAL_H
@@ -543,6 +544,12 @@ static uint32_t packed_stride(const struct matrix *w) {
 
 void LEVEL(pack)(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
                  void *packed) {
+#ifdef INT8
+    if (INT8_TAKES(w, count)) {
+        INT8_PACK(x, col, cols, packed);
+        return;
+    }
+#endif
     for (uint32_t t = 0; t < count; t++) {
         const float *from = x + t * ldx;
         float *to = (float *)packed + (size_t)t * packed_stride(w) + col;
@@ -554,6 +561,12 @@ void LEVEL(pack)(const struct matrix *w, const float *x, size_t ldx, uint32_t co
 void LEVEL(gemm_bf16)(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y,
                       size_t ldy, void *scratch) {
     (void)scratch;
+#ifdef INT8
+    if (INT8_TAKES(w, count)) {
+        INT8(w, row, rows, packed, y);
+        return;
+    }
+#endif
     LEVEL(gemm)(w, row, rows, packed, packed_stride(w), count, y, ldy);
 }
 

@@ -174,6 +174,14 @@ static struct product random_product(void) {
     return p;
 }
 
+/* Most that x[c] changes when the 32 columns it is among become bf16 or 8-bit integers times a scale. */
+static double integer_rounding(const float *x, uint32_t cols, uint32_t c) {
+    double most = 0;
+    for (uint32_t i = c / 32 * 32; i < c / 32 * 32 + 32 && i < cols; i++)
+        most = fmax(most, fabs((double)x[i]));
+    return most / 254 * 1.000001 + fabs((double)x[c]) / 256 + 0x1p-119;
+}
+
 static bool product_holds(const struct product *p, bool rounded) {
     static float decoded[MOST_COLS];
     bool good = true;
@@ -183,6 +191,8 @@ static bool product_holds(const struct product *p, bool rounded) {
             double want = 0, magnitude = 0, vanishing = 0;
             for (uint32_t c = 0; c < p->w.cols; c++) {
                 float x = rounded ? bf16_round(p->x[s * p->ldx + c]) : p->x[s * p->ldx + c];
+                if (rounded && p->count == 1 && p->w.format == FORMAT_FP4)
+                    vanishing += fabs((double)decoded[c]) * integer_rounding(p->x, p->w.cols, c);
                 double term = (double)x * decoded[c];
                 want += term;
                 magnitude += fabs(term);

@@ -220,4 +220,7 @@ ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x,
 
 #define STREAM_TAKES stream_takes_avx512
 #define STREAM       stream_avx512
+#define INT8_TAKES   int8_takes_avx512
+#define INT8_PACK    int8_pack_avx512
+#define INT8         int8_gemm_avx512
 #include "kernel/wide_products_internal.h"

@@ -17,4 +17,9 @@ KERNELS(X86_KERNEL)
 bool stream_takes_avx512(const struct matrix *w);
 void stream_avx512(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, float *y);
 
+/* pack and gemm_bf16 of one token for FP4, rounded to int8: avx512_int8.c. */
+bool int8_takes_avx512(const struct matrix *w, uint32_t count);
+void int8_pack_avx512(const float *x, uint32_t col, uint32_t cols, void *packed);
+void int8_gemm_avx512(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, float *y);
+
 #endif
