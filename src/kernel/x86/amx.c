@@ -3,9 +3,9 @@
  *
  * Eight tiles of 16 rows by 64 bytes; one instruction multiplies 16 weight rows by 16 tokens over 32 columns, 8192
  * multiply-adds in 16 cycles. Weights come as they lie in memory and are unpacked into the first-level cache
- * (amx_internal.h has the layout, amx_unpack_internal.h the unpacking); amx_vector.c, amx_few.c and amx_many.c
- * multiply. Here are the layout of tokens, the tiles' configurations, and the way back: sums come out transposed,
- * tokens across, and are turned 16 by 16.
+ * (amx_internal.h has the layout, amx_unpack_internal.h the unpacking); amx_few.c and amx_many.c multiply. Here are the
+ * layout of tokens, the tiles' configurations, and the way back: sums come out transposed, tokens across, and are
+ * turned 16 by 16.
  */
 #include <immintrin.h>
 
@@ -86,8 +86,6 @@ static void pack_strip(const struct pair_order *order, const float *x, size_t ld
     }
 }
 
-enum { FEW_TOKENS = 96 };
-
 /* One token waits for the weights' bytes alone, which the vector units keep up with. */
 static bool on_tiles(const struct matrix *w, uint32_t count) {
     return count > 1 && amx_takes(w);
@@ -114,7 +112,7 @@ static void gemm_bf16_amx(const struct matrix *w, uint32_t row, uint32_t rows, c
     if (!on_tiles(w, count))
         gemm_bf16_avx512(w, row, rows, packed, count, y, ldy, scratch);
     else
-        (count <= FEW_TOKENS ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
+        (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
 }
 
 void kernel_table_init_amx(struct kernel_table *t) {

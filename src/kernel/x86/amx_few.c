@@ -3,18 +3,19 @@
  *
  * A group of two panels is unpacked a strip ahead of its use, a few rows between any two steps of multiplications, so
  * that the vector units unpack while the tile unit multiplies. It meets up to three tiles of tokens: as many sums as
- * keep a multiplication from waiting for the one before; one tile of tokens has two sets of sums for that. More tiles
- * meet it two or three at a time. The next group's bytes, which lie in one run, are fetched meanwhile.
+ * keep a multiplication from waiting for the one before; one tile of tokens has two sets of sums for that. The bytes of
+ * the next group are fetched meanwhile.
  */
 #include "kernel/x86/amx_unpack_internal.h"
 
 /* One group of panels: rows [row, row + height) against all tokens. */
 struct group {
     const struct matrix *w;
-    const uint8_t *packed, *ahead;
+    const uint8_t *packed;
     struct packing packing;
-    uint32_t row, height, tile; /* tile: the first of the tokens' */
+    uint32_t row, height;
     bool plain;
+    size_t ahead;   /* from a row to the one whose bytes are fetched meanwhile; 0: none */
     uint8_t *tiles; /* [2][panels][STEPS] */
     float *sums;    /* [sums][256] */
 };
@@ -31,9 +32,7 @@ INLINE void unpack(const struct group *g, const struct strip_tables *t, enum for
     rows = rows < g->height - from ? rows : g->height - from;
     tiles += (size_t)(from / PANEL) * STEPS * TILE + (size_t)(from % PANEL) * 64;
     if (g->plain) {
-        const uint8_t *ahead =
-            g->ahead ? g->ahead + ((size_t)strip * g->height + from) * amx_strip_bytes(format) : NULL;
-        amx_unpack_rows(t, format, amx_strip_rows(format, g->w, g->row + from, strip), rows, tiles, TILE, ahead);
+        amx_unpack_rows(t, format, amx_strip_rows(format, g->w, g->row + from, strip), rows, tiles, TILE, g->ahead);
         return;
     }
     for (uint32_t r = 0; r < rows; r++)
@@ -120,7 +119,7 @@ INLINE void run_group(const struct group *g, enum format format, int tiles) {
     for (uint32_t s = 0; s < strips; s++) {
         const uint8_t *now = g->tiles + (size_t)(s % 2) * PANELS * STEPS * TILE;
         uint8_t *next = g->tiles + (size_t)((s + 1) % 2) * PANELS * STEPS * TILE;
-        const uint8_t *x = g->packed + amx_packed_at(&g->packing, g->tile, s * STRIP);
+        const uint8_t *x = g->packed + amx_packed_at(&g->packing, 0, s * STRIP);
         const size_t apart = amx_chunk_steps(&g->packing, s * STRIP) * bytes;
         if (s + 1 < strips)
             amx_tables_strip(&t, format, g->w, g->row, s + 1);
@@ -152,53 +151,45 @@ static uint32_t group_height(uint32_t row, uint32_t end, uint32_t most) {
     return height < end - row ? height : end - row;
 }
 
-/* The group against tiles [g->tile, g->tile + tiles) of tokens, and their sums to where they belong. */
-INLINE void run_tiles(struct group *g, enum format format, int tiles, uint32_t count, float *y, size_t ldy) {
-    run_group(g, format, tiles);
-    for (uint32_t p = 0; p < PANELS && p * PANEL < g->height; p++)
-        for (uint32_t t = 0; t < (uint32_t)tiles; t++) {
-            uint32_t height = g->height - p * PANEL, first = 16 * (g->tile + t), tokens = count - first;
-            amx_store_sums(g->sums + ((size_t)t * PANELS + p) * 256, height < PANEL ? height : PANEL,
-                           tokens < 16 ? tokens : 16, y + first * ldy + p * PANEL, ldy);
-        }
-    g->tile += (uint32_t)tiles;
-}
-
-/* All rows; of more than three tiles of tokens, a group of rows meets two or three at a time. */
-INLINE void run_rows(struct group *g, enum format format, uint32_t row, uint32_t rows, uint32_t count, float *y,
-                     size_t ldy) {
+/* All groups of rows, and their sums to where they belong. */
+INLINE void run_rows(struct group *g, enum format format, int tiles, uint32_t row, uint32_t rows, uint32_t count,
+                     float *y, size_t ldy) {
     const uint32_t end = row + rows;
     for (g->row = row; g->row < end; g->row += g->height) {
         g->height = group_height(g->row, end, PANELS * PANEL);
         g->plain = amx_plain(g->w, g->row, g->height);
-        g->ahead = g->row + 2 * g->height <= end
-                       ? (const uint8_t *)g->w->data +
-                             (size_t)(g->row + g->height) * amx_strip_bytes(format) * (g->w->cols / STRIP)
-                       : NULL;
-        for (g->tile = 0; g->tile < g->packing.tiles;) {
-            uint32_t left = g->packing.tiles - g->tile;
-            float *to = y + (g->row - row);
-            if (left == 1)
-                run_tiles(g, format, 1, count, to, ldy);
-            else if (left == 2 || left == 4)
-                run_tiles(g, format, 2, count, to, ldy);
-            else
-                run_tiles(g, format, 3, count, to, ldy);
-            g->ahead = NULL;
-        }
+        g->ahead =
+            g->row + 2 * g->height <= end ? (size_t)g->height * amx_strip_bytes(format) * (g->w->cols / STRIP) : 0;
+        run_group(g, format, tiles);
+        for (uint32_t p = 0; p < PANELS && p * PANEL < g->height; p++)
+            for (uint32_t t = 0; t < (uint32_t)tiles; t++) {
+                uint32_t height = g->height - p * PANEL, tokens = count - 16 * t;
+                amx_store_sums(g->sums + ((size_t)t * PANELS + p) * 256, height < PANEL ? height : PANEL,
+                               tokens < 16 ? tokens : 16, y + (size_t)16 * t * ldy + (g->row - row) + p * PANEL, ldy);
+            }
     }
+}
+
+INLINE void run_format(struct group *g, enum format format, uint32_t row, uint32_t rows, uint32_t count, float *y,
+                       size_t ldy) {
+    if (g->packing.tiles == 1)
+        run_rows(g, format, 1, row, rows, count, y, ldy);
+    else if (g->packing.tiles == 2)
+        run_rows(g, format, 2, row, rows, count, y, ldy);
+    else
+        run_rows(g, format, 3, row, rows, count, y, ldy);
 }
 
 void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                   size_t ldy, uint8_t *scratch) {
     struct group g = {.w = w, .packed = packed, .packing = amx_packing(w, count), .tiles = scratch};
-    g.sums = (float *)(void *)(scratch + (size_t)2 * 4 * STEPS * TILE);
+    g.sums = (float *)(void *)(scratch + (size_t)2 * PANELS * STEPS * TILE);
     _tile_loadconfig(&amx_configs[g.packing.across]);
     if (w->format == FORMAT_FP4)
-        run_rows(&g, FORMAT_FP4, row, rows, count, y, ldy);
+        run_format(&g, FORMAT_FP4, row, rows, count, y, ldy);
     else if (w->format == FORMAT_FP8)
-        run_rows(&g, FORMAT_FP8, row, rows, count, y, ldy);
+        run_format(&g, FORMAT_FP8, row, rows, count, y, ldy);
     else
-        run_rows(&g, FORMAT_BF16, row, rows, count, y, ldy);
+        run_format(&g, FORMAT_BF16, row, rows, count, y, ldy);
     _tile_release();
 }

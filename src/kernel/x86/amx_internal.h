@@ -79,7 +79,8 @@ extern const struct tile_config amx_configs[17]; /* [n]: tiles 0 to 3, 6 and 7 a
 /* sums [16 rows, 16 tokens] to y [tokens][rows], `height` and `count` of them. */
 void amx_store_sums(const float *sums, uint32_t height, uint32_t count, float *y, size_t ldy);
 
-/* gemm_bf16 of a few tokens, and of more. */
+/* gemm_bf16 of up to FEW_TILES tiles of tokens, and of more. */
+enum { FEW_TILES = 3 };
 void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                   size_t ldy, uint8_t *scratch);
 void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,

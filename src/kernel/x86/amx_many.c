@@ -1,197 +1,276 @@
 /*
- * amx_many.c - products of many tokens.
+ * amx_many.c - products of more than three tiles of tokens.
  *
- * A block of rows is unpacked CHUNK columns at a time, two panels a time, and multiplied by all tokens of a block, up
- * to three tiles of them at once; partial sums wait in scratch. Blocks are sized for the caches: unpacked weights
- * (32 KB) for the first level, packed tokens (512 KB) and partial sums (512 KB) for the second.
+ * A job is a pair of panels, CHUNK columns of them, against a block of tokens. Its weights are unpacked while the job
+ * before multiplies, a few rows between any two steps, so that the vector units unpack while the tile unit multiplies;
+ * sums wait in scratch between one chunk of a pair and the next. Tokens that fit the second-level cache whole meet pair
+ * after pair, and weights are read as they lie. Of more tokens only a chunk fits: all pairs of a block of rows meet it
+ * before the next.
+ *
+ * A step is two panels by two tiles of tokens: four tile loads for four multiplications, the least that eight tiles
+ * allow. When no tiles are left for renaming, as it looks where another thread of the core uses them too, a load waits
+ * for the multiplication that last read its tile; hence the order within a step (cycles for a multiplication then: 56,
+ * in other orders 60 to 90; else 17).
  */
 #include "kernel/x86/amx_unpack_internal.h"
 
-enum { BLOCK_ROWS = 256, BLOCK_TILES = 32 };
+enum {
+    PAIR = 2 * PANEL,
+    BLOCK_ROWS = 256,
+    BLOCK_TILES = 32,
+    RESIDENT = 1 << 20, /* bytes of tokens that stay in the second-level cache */
+    WEIGHTS_BYTES = CHUNK / STEP * 2 * TILE
+};
+
+#define INLINE static inline __attribute__((always_inline))
 
 static uint32_t min_u32(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
 
-/*
- * Two panels by one, two or three tiles of tokens over `steps` steps. Weights: [step][panel] tiles; tokens: a tile
- * each step, `apart` bytes between tiles of tokens. Sums: [tile][panel] of 256 floats, added to unless `fresh`.
- */
-static inline void load_sums(const float *sums, int tiles, bool fresh) {
-    if (fresh) {
-        _tile_zero(0);
-        _tile_zero(1);
-        if (tiles > 1) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
-        if (tiles > 2) {
-            _tile_zero(4);
-            _tile_zero(5);
-        }
-        return;
-    }
-    _tile_loadd(0, sums, 64);
-    _tile_loadd(1, sums + 256, 64);
-    if (tiles > 1) {
-        _tile_loadd(2, sums + 512, 64);
-        _tile_loadd(3, sums + 768, 64);
-    }
-    if (tiles > 2) {
-        _tile_loadd(4, sums + 1024, 64);
-        _tile_loadd(5, sums + 1280, 64);
-    }
-}
-
-static inline void keep_sums(float *sums, int tiles) {
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + 256, 64);
-    if (tiles > 1) {
-        _tile_stored(2, sums + 512, 64);
-        _tile_stored(3, sums + 768, 64);
-    }
-    if (tiles > 2) {
-        _tile_stored(4, sums + 1024, 64);
-        _tile_stored(5, sums + 1280, 64);
-    }
-}
-
-static void multiply_1(const uint8_t *weights, const uint8_t *tokens, size_t apart, uint32_t steps) {
-    (void)apart;
-    for (uint32_t s = 0; s < steps; s++, weights += 2 * TILE, tokens += TILE) {
-        _tile_loadd(7, tokens, 64);
-        _tile_loadd(4, weights, 64);
-        _tile_dpbf16ps(0, 4, 7);
-        _tile_loadd(5, weights + TILE, 64);
-        _tile_dpbf16ps(1, 5, 7);
-    }
-}
-
-static void multiply_2(const uint8_t *weights, const uint8_t *tokens, size_t apart, uint32_t steps) {
-    for (uint32_t s = 0; s < steps; s++, weights += 2 * TILE, tokens += TILE) {
-        _tile_loadd(6, tokens, 64);
-        _tile_loadd(4, weights, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, weights + TILE, 64);
-        _tile_dpbf16ps(1, 5, 6);
-        _tile_loadd(7, tokens + apart, 64);
-        _tile_dpbf16ps(2, 4, 7);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-}
-
-static void multiply_3(const uint8_t *weights, const uint8_t *tokens, size_t apart, uint32_t steps) {
-    for (uint32_t s = 0; s < steps; s++, weights += 2 * TILE, tokens += TILE) {
-        _tile_loadd(6, weights, 64);
-        _tile_loadd(7, tokens, 64);
-        _tile_dpbf16ps(0, 6, 7);
-        _tile_loadd(7, tokens + apart, 64);
-        _tile_dpbf16ps(2, 6, 7);
-        _tile_loadd(7, tokens + 2 * apart, 64);
-        _tile_dpbf16ps(4, 6, 7);
-        _tile_loadd(6, weights + TILE, 64);
-        _tile_dpbf16ps(5, 6, 7);
-        _tile_loadd(7, tokens, 64);
-        _tile_dpbf16ps(1, 6, 7);
-        _tile_loadd(7, tokens + apart, 64);
-        _tile_dpbf16ps(3, 6, 7);
-    }
-}
-
-/* All token tiles of a block against two unpacked panels. */
-static void multiply_block(const uint8_t *weights, const uint8_t *tokens, size_t apart, uint32_t tiles, uint32_t steps,
-                           float *sums, bool fresh) {
-    for (uint32_t t = 0; t < tiles;) {
-        uint32_t n = tiles - t == 4 ? 2 : min_u32(3, tiles - t); /* four are two and two */
-        float *part = sums + (size_t)t * 512;
-        const uint8_t *from = tokens + t * apart;
-        load_sums(part, (int)n, fresh);
-        (n == 1 ? multiply_1 : n == 2 ? multiply_2 : multiply_3)(weights, from, apart, steps);
-        keep_sums(part, (int)n);
-        t += n;
-    }
-}
-
-/* What one call of gemm_many() works on: tokens [tile, tile + tiles) of the packed ones, rows of at most BLOCK_ROWS. */
+/* Rows [row, end) against tokens [16 tile, 16 (tile + tiles)). */
 struct block {
     const struct matrix *w;
     const uint8_t *packed;
     struct packing packing;
-    uint32_t row, rows, tile, tiles;
-    float *sums;      /* [pair of panels][tile][2][256] */
-    uint8_t *weights; /* [CHUNK / STEP][2] tiles */
+    uint32_t row, end, tile, tiles;
+    uint32_t pairs, chunks;
+    bool by_chunks; /* all pairs meet a chunk before the next */
+    uint32_t plain; /* a bit for each pair: amx_plain() */
+    float *sums;    /* [pair, or one][tile, and one more if those are odd][panel] of 256 floats */
+    uint8_t *weights;
 };
 
-/* Columns [col, col + cols) of the two panels at `row`, the bytes of the next two fetched meanwhile. */
-static inline __attribute__((always_inline)) void unpack_as(const struct block *b, enum format format, uint32_t row,
-                                                            uint32_t height, uint32_t col, uint32_t cols) {
+/* ------------------------------------------------------------------------------------------ jobs */
+
+struct job {
+    uint32_t pair, row, height, col, cols;
+};
+
+/* Pairs begin at multiples of PAIR rows, but for the first, so that blocks of FP8 scales stay whole. */
+static struct job job_at(const struct block *b, uint32_t i) {
+    struct job j = {.pair = b->by_chunks ? i % b->pairs : i / b->chunks};
+    uint32_t first = (b->row / PAIR + j.pair) * PAIR;
+    j.row = first > b->row ? first : b->row;
+    j.height = min_u32(first + PAIR, b->end) - j.row;
+    j.col = (b->by_chunks ? i / b->pairs : i % b->chunks) * CHUNK;
+    j.cols = min_u32(CHUNK, b->w->cols - j.col);
+    return j;
+}
+
+static float *sums_of(const struct block *b, uint32_t pair) {
+    return b->sums + (b->by_chunks ? (size_t)pair * (b->tiles + b->tiles % 2) * 512 : 0);
+}
+
+/* The job to come: its weights go to [step][panel] tiles. */
+struct feed {
+    const struct matrix *w;
+    struct job job;
+    uint32_t strips; /* 0: there is none */
+    bool plain;
+    size_t ahead; /* from a row to the one whose bytes are fetched meanwhile; 0: none */
+    uint8_t *to;
+};
+
+static struct feed feed_for(const struct block *b, uint32_t i) {
+    struct feed f = {.w = b->w};
+    if (i < b->pairs * b->chunks) {
+        f.job = job_at(b, i);
+        f.strips = f.job.cols / STRIP;
+        f.plain = b->plain >> f.job.pair & 1;
+        f.ahead =
+            f.job.row + 2 * PAIR <= b->end ? (size_t)PAIR * (b->w->cols / STRIP) * amx_strip_bytes(b->w->format) : 0;
+        f.to = b->weights + i % 2 * (size_t)WEIGHTS_BYTES;
+    }
+    return f;
+}
+
+/* `rows` rows of a strip from `from` on, all of one panel; t is the strip's. */
+INLINE void feed_rows(const struct feed *f, const struct strip_tables *t, enum format format, uint32_t strip,
+                      uint32_t from, uint32_t rows) {
+    if (from >= f->job.height)
+        return;
+    rows = rows < f->job.height - from ? rows : f->job.height - from;
+    uint8_t *to = f->to + (size_t)strip * STEPS * 2 * TILE + from / PANEL * TILE + from % PANEL * 64;
+    strip += f->job.col / STRIP;
+    if (f->plain) {
+        amx_unpack_rows(t, format, amx_strip_rows(format, f->w, f->job.row + from, strip), rows, to, 2 * TILE,
+                        f->ahead);
+        return;
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        amx_unpack_slowly(f->w, f->job.row + from + r, strip, to + (size_t)r * 64, 2 * TILE);
+}
+
+INLINE void feed_strips(const struct feed *f, enum format format, uint32_t first) {
     struct strip_tables t;
-    size_t bytes = amx_strip_bytes(format), stride = bytes * (b->w->cols / STRIP);
-    bool plain = amx_plain(b->w, row, height), more = row + 4 * PANEL <= b->row + b->rows;
     amx_tables_init(&t, format);
-    for (uint32_t c = 0; c < cols; c += STRIP) {
-        uint32_t strip = (col + c) / STRIP;
-        uint8_t *tiles = b->weights + (size_t)(c / STEP) * 2 * TILE;
-        amx_tables_strip(&t, format, b->w, row, strip);
-        for (uint32_t p = 0; p * PANEL < height; p++) {
-            uint32_t rows = min_u32(PANEL, height - p * PANEL);
-            const uint8_t *ahead =
-                (const uint8_t *)b->w->data + (row + (2 + p) * PANEL) * stride + strip * rows * bytes;
-            if (plain)
-                amx_unpack_rows(&t, format, amx_strip_rows(format, b->w, row + p * PANEL, strip), rows,
-                                tiles + (size_t)p * TILE, 2 * TILE, more ? ahead : NULL);
-            for (uint32_t r = 0; r < rows && !plain; r++)
-                amx_unpack_slowly(b->w, row + p * PANEL + r, strip, tiles + (size_t)p * TILE + (size_t)r * 64,
-                                  2 * TILE);
+    for (uint32_t s = first; s < f->strips; s++) {
+        amx_tables_strip(&t, format, f->w, f->job.row, f->job.col / STRIP + s);
+        feed_rows(f, &t, format, s, 0, PANEL);
+        feed_rows(f, &t, format, s, PANEL, PANEL);
+    }
+}
+
+/* --------------------------------------------------------------------------------------- multiply */
+
+/* Sums are tiles 0 and 1 of the two panels, and 2 and 3 of the next tile of tokens, or of odd steps. */
+INLINE void load_sums(const float *sums, bool fresh) {
+    if (fresh) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 256, 64);
+    _tile_loadd(2, sums + 512, 64);
+    _tile_loadd(3, sums + 768, 64);
+}
+
+INLINE void keep_sums(float *sums) {
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
+}
+
+/* One tile of tokens, in turn to two pairs of sums. */
+INLINE void step_1(const uint8_t *w, const uint8_t *x, bool odd) {
+    _tile_loadd(4, w, 64);
+    _tile_loadd(5, w + TILE, 64);
+    _tile_loadd(6, x, 64);
+    if (odd) {
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 5, 6);
+    } else {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 5, 6);
+    }
+}
+
+/* Two tiles of tokens, `apart` bytes between them; what the next step multiplies is loaded. */
+INLINE void step_2(const uint8_t *w, const uint8_t *x, size_t apart) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(1, 5, 6);
+    if (w) {
+        _tile_loadd(4, w, 64);
+        _tile_loadd(6, x, 64);
+    }
+    _tile_dpbf16ps(3, 5, 7);
+    if (w) {
+        _tile_loadd(5, w + TILE, 64);
+        _tile_loadd(7, x + apart, 64);
+    }
+}
+
+/* A chunk of `strips` against the last, odd tile of tokens. */
+static void multiply_1(const uint8_t *w, const uint8_t *x, uint32_t strips) {
+    for (uint32_t s = 0; s < strips * STEPS; s += 2) {
+        step_1(w + s * 2 * TILE, x + s * TILE, false);
+        step_1(w + (s + 1) * 2 * TILE, x + (s + 1) * TILE, true);
+    }
+}
+
+/* A chunk of `strips` against two tiles of tokens. Meanwhile the panel from row `from` on of the next job is unpacked
+ * if `feeding`. */
+INLINE void multiply_2(const uint8_t *w, const uint8_t *x, size_t apart, uint32_t strips, const struct feed *f,
+                       enum format format, bool feeding, uint32_t from) {
+    struct strip_tables t;
+    amx_tables_init(&t, format);
+    _tile_loadd(4, w, 64);
+    _tile_loadd(5, w + TILE, 64);
+    _tile_loadd(6, x, 64);
+    _tile_loadd(7, x + apart, 64);
+    for (uint32_t s = 0; s < strips; s++, w += STEPS * 2 * TILE, x += STEPS * TILE) {
+        const bool feed = feeding && s < f->strips;
+        if (feed)
+            amx_tables_strip(&t, format, f->w, f->job.row, f->job.col / STRIP + s);
+#pragma GCC unroll 4
+        for (uint32_t j = 0; j < STEPS; j++) {
+            step_2(j + 1 < STEPS || s + 1 < strips ? w + (j + 1) * 2 * TILE : NULL, x + (j + 1) * TILE, apart);
+            if (feed)
+                feed_rows(f, &t, format, s, from + j * PANEL / STEPS, PANEL / STEPS);
         }
     }
 }
 
-static void unpack_pair(const struct block *b, uint32_t row, uint32_t height, uint32_t col, uint32_t cols) {
-    if (b->w->format == FORMAT_FP4)
-        unpack_as(b, FORMAT_FP4, row, height, col, cols);
-    else if (b->w->format == FORMAT_FP8)
-        unpack_as(b, FORMAT_FP8, row, height, col, cols);
-    else
-        unpack_as(b, FORMAT_BF16, row, height, col, cols);
-}
-
-static void run_block(const struct block *b) {
-    const struct packing *p = &b->packing;
-    size_t pair_sums = (size_t)b->tiles * 512;
-    for (uint32_t col = 0; col < b->w->cols; col += CHUNK) {
-        uint32_t cols = min_u32(CHUNK, b->w->cols - col);
-        const uint8_t *tokens = b->packed + amx_packed_at(p, b->tile, col);
-        for (uint32_t r = 0; r < b->rows; r += 2 * PANEL) {
-            unpack_pair(b, b->row + r, min_u32(2 * PANEL, b->rows - r), col, cols);
-            MEMORY_IS_WRITTEN();
-            multiply_block(b->weights, tokens, cols / STEP * (size_t)TILE, b->tiles, cols / STEP,
-                           b->sums + r / (2 * PANEL) * pair_sums, col == 0);
-        }
+/* A job against all tokens of the block. The next job's panels are unpacked by the first two rounds, one each. */
+INLINE void run_job(const struct block *b, uint32_t i, enum format format) {
+    const struct job j = job_at(b, i);
+    const struct feed f = feed_for(b, i + 1);
+    const uint8_t *w = b->weights + i % 2 * (size_t)WEIGHTS_BYTES;
+    const uint8_t *x = b->packed + amx_packed_at(&b->packing, b->tile, j.col);
+    const uint32_t strips = j.cols / STRIP;
+    const size_t apart = j.cols / STEP * (size_t)TILE;
+    float *sums = sums_of(b, j.pair);
+    for (uint32_t t = 0; t < b->tiles; t += 2, x += 2 * apart, sums += 1024) {
+        load_sums(sums, j.col == 0);
+        if (t + 1 == b->tiles)
+            multiply_1(w, x, strips);
+        else if (t <= 2)
+            multiply_2(w, x, apart, strips, &f, format, true, t / 2 * PANEL);
+        else
+            multiply_2(w, x, apart, strips, &f, format, false, 0);
+        keep_sums(sums);
     }
+    const uint32_t fed = b->tiles / 2 > 1 ? strips : 0;
+    feed_strips(&f, format, fed);
     MEMORY_IS_WRITTEN();
 }
 
-static void store_block(const struct block *b, uint32_t count, float *y, size_t ldy) {
-    for (uint32_t r = 0; r < b->rows; r += PANEL)
-        for (uint32_t t = 0; t < b->tiles; t++)
-            amx_store_sums(b->sums + ((size_t)(r / 32 * b->tiles + t) * 2 + r / 16 % 2) * 256,
-                           min_u32(PANEL, b->rows - r), min_u32(16, count - (b->tile + t) * 16),
-                           y + (size_t)(b->tile + t) * 16 * ldy + r, ldy);
+/* ----------------------------------------------------------------------------------------- blocks */
+
+static void store_pair(const struct block *b, const struct job *j, uint32_t row, uint32_t count, float *y, size_t ldy) {
+    float *sums = sums_of(b, j->pair);
+    for (uint32_t t = 0; t < b->tiles; t++, sums += 512) {
+        uint32_t first = (b->tile + t) * 16;
+        if (t + 1 == b->tiles && b->tiles % 2) /* sums of odd steps */
+            for (uint32_t i = 0; i < 512; i += 16)
+                _mm512_store_ps(sums + i, _mm512_add_ps(_mm512_load_ps(sums + i), _mm512_load_ps(sums + 512 + i)));
+        for (uint32_t p = 0; p * PANEL < j->height; p++)
+            amx_store_sums(sums + (size_t)p * 256, min_u32(PANEL, j->height - p * PANEL), min_u32(16, count - first),
+                           y + first * ldy + (j->row - row) + p * PANEL, ldy);
+    }
+}
+
+INLINE void run_block(struct block *b, enum format format, uint32_t row, uint32_t count, float *y, size_t ldy) {
+    b->plain = 0;
+    for (uint32_t p = 0; p < b->pairs; p++) {
+        struct job j = job_at(b, b->by_chunks ? p : p * b->chunks);
+        b->plain |= (uint32_t)amx_plain(b->w, j.row, j.height) << p;
+    }
+    struct feed first = feed_for(b, 0);
+    feed_strips(&first, format, 0);
+    MEMORY_IS_WRITTEN();
+    for (uint32_t i = 0; i < b->pairs * b->chunks; i++) {
+        struct job j = job_at(b, i);
+        run_job(b, i, format);
+        if (j.col + j.cols == b->w->cols)
+            store_pair(b, &j, row, count, y, ldy);
+    }
 }
 
 void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                    size_t ldy, uint8_t *scratch) {
     struct block b = {.w = w, .packed = packed, .packing = amx_packing(w, count), .weights = scratch};
-    b.sums = (float *)(void *)(scratch + CHUNK / STEP * 2 * TILE);
+    b.sums = (float *)(void *)(scratch + (size_t)2 * WEIGHTS_BYTES);
+    b.chunks = (w->cols + CHUNK - 1) / CHUNK;
+    b.by_chunks = (size_t)count * w->cols * 2 > RESIDENT;
     _tile_loadconfig(&amx_configs[16]);
-    for (b.tile = 0; b.tile < b.packing.tiles; b.tile += BLOCK_TILES) {
+    for (b.tile = 0; b.tile < b.packing.tiles; b.tile += b.tiles) {
         b.tiles = min_u32(BLOCK_TILES, b.packing.tiles - b.tile);
-        for (uint32_t r = 0; r < rows; r += b.rows) { /* the first block ends at a multiple of a panel */
-            b.row = row + r;
-            b.rows = min_u32(BLOCK_ROWS - b.row % PANEL, rows - r);
-            run_block(&b);
-            store_block(&b, count, y + r, ldy);
+        for (b.row = row; b.row < row + rows; b.row = b.end) {
+            b.end = min_u32((b.row / BLOCK_ROWS + 1) * BLOCK_ROWS, row + rows);
+            b.pairs = (b.end - 1) / PAIR - b.row / PAIR + 1;
+            if (w->format == FORMAT_FP4)
+                run_block(&b, FORMAT_FP4, row, count, y, ldy);
+            else if (w->format == FORMAT_FP8)
+                run_block(&b, FORMAT_FP8, row, count, y, ldy);
+            else
+                run_block(&b, FORMAT_BF16, row, count, y, ldy);
         }
     }
     _tile_release();

@@ -147,17 +147,17 @@ static inline __attribute__((always_inline)) void amx_unpack_row(const struct st
 }
 
 /*
- * `rows` rows into a panel's tiles from the one at `tiles` on. Fetches as many bytes from `ahead` (NULL: none) into the
+ * `rows` rows into a panel's tiles from the one at `tiles` on. Fetches what lies `ahead` bytes on (0: nothing) into the
  * second-level cache; not of BF16, whose long rows the processor itself fetches sooner.
  */
 static inline __attribute__((always_inline)) void amx_unpack_rows(const struct strip_tables *t, enum format format,
                                                                   struct strip_rows from, uint32_t rows, uint8_t *tiles,
-                                                                  size_t apart, const uint8_t *ahead) {
+                                                                  size_t apart, size_t ahead) {
     const struct strip_tables local = *t;
     for (uint32_t r = 0; r < rows; r++) {
         if (ahead && format != FORMAT_BF16)
             for (uint32_t i = 0; i < amx_strip_bytes(format); i += 64)
-                _mm_prefetch((const char *)ahead + (size_t)r * amx_strip_bytes(format) + i, _MM_HINT_T1);
+                _mm_prefetch((const char *)from.bytes + ahead + i, _MM_HINT_T1);
         amx_unpack_row(&local, format, from.bytes, from.scales, tiles + (size_t)r * 64, apart);
         from.bytes += from.bytes_apart;
         from.scales += from.scales_apart;
