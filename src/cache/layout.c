@@ -10,7 +10,7 @@ static struct cache_tail place_tail(const struct cache_tail_spec *spec, struct a
 }
 
 static void place_fixed(const struct cache_layer_spec *spec, struct arena *a, struct cache_layer *layer) {
-    layer->window = arena_take(a, spec->window, spec->key * sizeof(float));
+    layer->window = arena_take(a, spec->window, spec->key_bytes);
     layer->tail = place_tail(&spec->tail, a);
     layer->index_tail = place_tail(&spec->index_tail, a);
     layer->conv = arena_take(a, spec->conv_rows, spec->conv_width * sizeof(float));
@@ -19,8 +19,8 @@ static void place_fixed(const struct cache_layer_spec *spec, struct arena *a, st
 static void place_growing(const struct cache_layer_spec *spec, uint64_t tokens, struct arena *a,
                           struct cache_layer *layer) {
     uint64_t entries = spec->ratio ? tokens / spec->ratio : 0;
-    layer->entries = arena_take(a, entries, spec->key * sizeof(float));
-    layer->index_keys = arena_take(a, entries, spec->index_key * sizeof(float));
+    layer->entries = arena_take(a, entries, spec->key_bytes);
+    layer->index_keys = arena_take(a, entries, spec->index_key_bytes);
 }
 
 void cache_layout(const struct cache_layer_spec *specs, uint32_t count, uint64_t context, struct arena *a,

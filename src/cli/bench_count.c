@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "bench_internal.h"
-#include "cache/cache.h"
 
 enum { INDEXED_RATIO = 4 }; /* layers of this ratio choose their entries by an indexer */
 
@@ -59,20 +58,6 @@ double bench_weight_bytes(const struct bench_count *c, const struct shape *s, do
            (double)(c->row_bytes * tokens);
 }
 
-/* Bytes of one row of each kind, as the cache lays them out: of many rows, so that alignment does not show. */
-struct row_bytes {
-    double window, entry, index_key;
-};
-
-static struct row_bytes row_bytes(const struct shape *s) {
-    enum { MANY = 1024 };
-    struct cache_layer_spec window = {.window = MANY, .key = s->head_dim}, entry = {.key = s->head_dim, .ratio = 1},
-                            index_key = {.index_key = s->index_dim, .ratio = 1};
-    return (struct row_bytes){(double)cache_fixed_bytes(&window, 1) / MANY,
-                              (double)cache_token_bytes(&entry, 1, MANY) / MANY,
-                              (double)cache_token_bytes(&index_key, 1, MANY) / MANY};
-}
-
 /* What the token at `position` looks at in a layer. */
 struct seen {
     uint64_t window, entries, scored;
@@ -85,15 +70,14 @@ static struct seen seen_at(const struct shape *s, uint32_t ratio, uint64_t posit
                          indexed ? complete : 0};
 }
 
-uint64_t bench_cache_bytes(const struct shape *s, uint64_t position) {
-    struct row_bytes row = row_bytes(s);
-    double bytes = 0;
+uint64_t bench_cache_bytes(const struct shape *s, enum sonde_precision precision, uint64_t position) {
+    struct cache_rows rows = model_cache_rows(s, precision);
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < s->layers; i++) {
         struct seen seen = seen_at(s, s->ratios[i], position);
-        bytes +=
-            (double)seen.window * row.window + (double)seen.entries * row.entry + (double)seen.scored * row.index_key;
+        bytes += (seen.window + seen.entries) * row_bytes(&rows.key) + seen.scored * row_bytes(&rows.index_key);
     }
-    return (uint64_t)bytes;
+    return bytes;
 }
 
 double bench_token_flops(const struct bench_count *c, const struct shape *s, uint64_t position) {

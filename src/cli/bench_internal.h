@@ -32,7 +32,7 @@ void bench_count_add(struct bench_count *c, const struct tensor *t, const struct
 double bench_weight_bytes(const struct bench_count *c, const struct shape *s, double experts, uint64_t tokens);
 
 /* Of the cache that the token at `position` reads in all layers: window, entries seen, index keys scored. */
-uint64_t bench_cache_bytes(const struct shape *s, uint64_t position);
+uint64_t bench_cache_bytes(const struct shape *s, enum sonde_precision precision, uint64_t position);
 
 /* Operations, two for a multiply-add, of the token at `position`, without the head. */
 double bench_token_flops(const struct bench_count *c, const struct shape *s, uint64_t position);

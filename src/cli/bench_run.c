@@ -151,7 +151,7 @@ static int measure_decode(struct bench *b, struct sonde_error *e) {
     b->r->decode_seconds = median(seconds, REPEATS);
     b->r->decode_experts = mean_experts(b);
     for (uint64_t at = context; at < context + b->decoded; at++)
-        cache += (double)bench_cache_bytes(b->shape, at) / (double)b->decoded;
+        cache += (double)bench_cache_bytes(b->shape, (enum sonde_precision)b->o->precision, at) / (double)b->decoded;
     b->r->decode_bytes =
         bench_weight_bytes(&b->count, b->shape, b->r->decode_experts, b->o->batch) / (double)b->o->batch + cache;
     return SONDE_OK;
@@ -198,7 +198,8 @@ static int count(struct bench *b, struct sonde_error *e) {
     uint64_t growing;
     for (size_t i = 0; i < checkpoint_count(b->checkpoint); i++)
         bench_count_add(&b->count, checkpoint_at(b->checkpoint, i), b->shape);
-    int rc = model_cache_bytes(b->shape, b->shape->context, &b->r->cache_fixed_bytes, &growing, e);
+    int rc = model_cache_bytes(b->shape, (enum sonde_precision)b->o->precision, b->shape->context,
+                               &b->r->cache_fixed_bytes, &growing, e);
     if (!rc)
         b->r->cache_bytes_per_token = (double)growing / (double)b->shape->context;
     return rc;

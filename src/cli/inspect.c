@@ -104,10 +104,10 @@ static json_t *describe_check(const struct checkpoint *c) {
     return bad;
 }
 
-/* What a sequence of `context` tokens takes; by the function that places its memory. */
+/* What a sequence of `context` tokens takes, as `sonde run` keeps it; by the function that places its memory. */
 static json_t *describe_memory(const struct shape *s, uint64_t context, uint64_t weights, struct sonde_error *e) {
     uint64_t fixed, growing;
-    if (model_cache_bytes(s, context, &fixed, &growing, e))
+    if (model_cache_bytes(s, SONDE_PRECISION_FAST, context, &fixed, &growing, e))
         return NULL;
     return json_pack("{s:I, s:I, s:I, s:I, s:I}", "context", INT(context), "weights_bytes", INT(weights),
                      "cache_fixed_bytes", INT(fixed), "cache_growing_bytes", INT(growing), "cache_bytes",

@@ -4,8 +4,8 @@
  * The model (src/model) is written once against these operations; a processor is supported by filling the
  * struct. device/cpu is the first. Rules that let a device with its own memory implement them:
  *
- *   - `float *` and `int32_t *` parameters marked [device] lie in memory from alloc(); the model computes
- *     addresses in it but never reads or writes through them. download() brings results to the host.
+ *   - Parameters marked [device] lie in memory from alloc(); the model computes addresses in it but never reads or
+ *     writes through them. download() brings results to the host.
  *   - Parameters marked [host] are plain memory, read before the operation returns.
  *   - Matrices become usable through prepare(), once, when the model opens.
  *   - Operations run in order of their calls and cannot fail at the call: what goes wrong is kept and
@@ -48,16 +48,18 @@ struct device_expert {
 
 /* Attention of S consecutive tokens of one sequence over window and compressed entries. */
 struct device_attend {
-    const float *q;       /* [S, N, C] device */
-    const float *fresh;   /* [S, C] device: keys of these tokens */
-    const float *ring;    /* [W, C] device: keys of earlier tokens, position p in row p % W */
-    const float *entries; /* [at least all complete, C] device; NULL if ratio is 0 */
+    const float *q;           /* [S, N, C] device */
+    struct row_format format; /* of all keys; its dim is C */
+    const void *fresh;        /* [S] rows device: keys of these tokens */
+    const void *ring;         /* [W] rows device: keys of earlier tokens, position p in row p % W */
+    const void *entries;      /* [at least all complete] rows device; NULL if ratio is 0 */
     const int32_t *chosen,
         *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
     uint32_t top;
     struct matrix sink; /* [1, N] */
     uint64_t first;     /* position of row 0 */
-    uint32_t rows, heads, dim, window, ratio;
+    uint32_t rows, heads, window, ratio;
+    bool bf16; /* queries, and the numerators of the softmax, may be rounded to it */
     float scale;
     float *out; /* [S, N, C] device */
 };
@@ -78,11 +80,13 @@ struct device_pool {
 
 /* The `top` complete entries that each token's index query scores highest; ties go to the lower entry. */
 struct device_select {
-    const float *q;    /* [S, heads, dim] device */
-    const float *w;    /* [S, heads] device */
-    const float *keys; /* [all complete, dim] device */
-    uint64_t first;    /* position of row 0 */
-    uint32_t rows, heads, dim, ratio, top;
+    const float *q;           /* [S, heads, dim] device */
+    const float *w;           /* [S, heads] device */
+    struct row_format format; /* of the keys; has dim */
+    const void *keys;         /* [all complete] rows device */
+    uint64_t first;           /* position of row 0 */
+    uint32_t rows, heads, ratio, top;
+    bool bf16;       /* queries may be rounded to it */
     int32_t *chosen; /* [S, top] device: ascending */
     int32_t *counts; /* [S] device */
 };
@@ -193,8 +197,6 @@ struct device_ops {
     void (*rotate)(struct device *d, float *x, uint32_t rows, uint32_t heads, uint32_t dim, const float *turns,
                    uint32_t half, int direction);
     void (*hadamard)(struct device *d, float *x, uint64_t rows, uint32_t n);
-    /* The first n of each row's ld channels, in blocks. */
-    void (*fake_e4m3)(struct device *d, float *x, uint64_t rows, size_t ld, uint32_t n, uint32_t block);
     void (*fake_e2m1)(struct device *d, float *x, uint64_t count, uint32_t block);
     void (*round_bf16)(struct device *d, float *x, uint64_t count);
     void (*scale)(struct device *d, float *x, uint64_t count, float factor);
@@ -203,9 +205,11 @@ struct device_ops {
     void (*add)(struct device *d, float *y, size_t ldy, const float *x, size_t ldx, uint64_t rows, uint32_t n);
     /* to[s][j] = from[s] for j < streams. */
     void (*repeat)(struct device *d, float *to, const float *from, uint32_t rows, uint32_t streams, uint32_t n);
-    /* ring row (first + s) % capacity = rows[s], for the last min(S, capacity) rows. */
-    void (*ring_store)(struct device *d, float *ring, uint32_t capacity, uint32_t width, const float *rows,
-                       uint64_t first, uint32_t count);
+    /* x [rows, dim], rounded and packed as the cache keeps them, to [rows] device. */
+    void (*store_rows)(struct device *d, const struct row_format *format, const float *x, uint64_t rows, void *to);
+    /* ring row (first + s) % capacity = rows[s], of so many bytes each, for the last min(S, capacity) rows. */
+    void (*ring_store)(struct device *d, void *ring, uint32_t capacity, size_t bytes, const void *rows, uint64_t first,
+                       uint32_t count);
 
     void (*attend)(struct device *d, const struct device_attend *a);
     void (*pool)(struct device *d, const struct device_pool *p);

@@ -178,6 +178,10 @@ static void round_bf16_c(float *x, size_t count) {
         x[i] = bf16_round(x[i]);
 }
 
+static void store_row_c(const struct row_format *format, const float *x, void *row) {
+    row_encode(format, x, row);
+}
+
 /* ------------------------------------------------------------------------------------- attention */
 
 static void axpy_c(float *y, const float *x, size_t count, float a) {
@@ -185,14 +189,36 @@ static void axpy_c(float *y, const float *x, size_t count, float a) {
         y[i] += a * x[i];
 }
 
-static void attend_c(const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,
-                     const float *sink, float scale, float *weights, float *out) {
+/* Channels [c, c + count) of a stored row: where they lie or, packed, decoded into `room`. */
+static const float *row_piece(const struct row_format *f, const uint8_t *row, uint32_t c, uint32_t count, float *room) {
+    if (f->kind == ROW_F32)
+        return (const float *)(const void *)row + c;
+    row_decode(f, row, c, count, room);
+    return room;
+}
+
+static uint32_t piece_of(uint32_t dim, uint32_t c) {
+    return dim - c < TILE_COLS ? dim - c : TILE_COLS;
+}
+
+static void attend_c(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                     uint32_t count, const float *sink, float scale, float *weights, float *out) {
+    uint32_t dim = format->dim;
+    float room[TILE_COLS];
     memset(out, 0, (size_t)heads * dim * sizeof(float));
+    memset(weights, 0, (size_t)heads * count * sizeof(float));
     for (uint32_t k = 0; k < count; k++)
-        for (uint32_t h = 0; h < heads; h++)
-            weights[(size_t)h * count + k] = dot(q + (size_t)h * dim, keys[k], dim) * scale;
+        for (uint32_t c = 0, n; c < dim; c += n) {
+            n = piece_of(dim, c);
+            const float *key = row_piece(format, keys[k], c, n, room);
+            for (uint32_t h = 0; h < heads; h++)
+                weights[(size_t)h * count + k] += dot(q + (size_t)h * dim + c, key, n);
+        }
     for (uint32_t h = 0; h < heads; h++) {
-        float *w = weights + (size_t)h * count, top = largest(w, count), total = 0;
+        float *w = weights + (size_t)h * count, total = 0;
+        for (uint32_t k = 0; k < count; k++)
+            w[k] *= scale;
+        float top = largest(w, count);
         top = sink[h] > top ? sink[h] : top;
         for (uint32_t k = 0; k < count; k++)
             total += w[k] = expf(w[k] - top);
@@ -201,20 +227,49 @@ static void attend_c(const float *q, uint32_t heads, uint32_t dim, const float *
             w[k] /= total;
     }
     for (uint32_t k = 0; k < count; k++)
-        for (uint32_t h = 0; h < heads; h++)
-            axpy_c(out + (size_t)h * dim, keys[k], dim, weights[(size_t)h * count + k]);
+        for (uint32_t c = 0, n; c < dim; c += n) {
+            n = piece_of(dim, c);
+            const float *key = row_piece(format, keys[k], c, n, room);
+            for (uint32_t h = 0; h < heads; h++)
+                axpy_c(out + (size_t)h * dim + c, key, n, weights[(size_t)h * count + k]);
+        }
 }
 
-static void index_scores_c(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys,
-                           uint32_t count, float *scores) {
-    for (uint32_t i = 0; i < count; i++) {
-        float score = 0;
-        for (uint32_t h = 0; h < heads; h++) {
-            float match = dot(q + (size_t)h * dim, keys + (size_t)i * dim, dim);
-            score += w[h] * (match < 0 ? 0 : match); /* NaN stays */
+/* The score of one key; it is decoded once where it fits the room, else for every head. */
+static float index_score(const float *q, const float *w, uint32_t heads, const struct row_format *f,
+                         const uint8_t *row) {
+    const float *key = NULL;
+    float room[TILE_COLS], score = 0;
+    for (uint32_t h = 0; h < heads; h++) {
+        float match = 0;
+        for (uint32_t c = 0, n; c < f->dim; c += n) {
+            n = piece_of(f->dim, c);
+            if (!h || f->dim > TILE_COLS)
+                key = row_piece(f, row, c, n, room);
+            match += dot(q + (size_t)h * f->dim + c, key, n);
         }
-        scores[i] = score;
+        score += w[h] * (match < 0 ? 0 : match); /* NaN stays */
     }
+    return score;
+}
+
+static void index_scores_c(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                           const void *keys, uint32_t count, float *scores) {
+    size_t bytes = row_bytes(format);
+    for (uint32_t i = 0; i < count; i++)
+        scores[i] = index_score(q, w, heads, format, (const uint8_t *)keys + i * bytes);
+}
+
+static void attend_bf16_c(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                          uint32_t count, const float *sink, float scale, float *weights, float *out, void *scratch) {
+    (void)scratch;
+    attend_c(q, heads, format, keys, count, sink, scale, weights, out);
+}
+
+static void index_scores_bf16_c(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                                const void *keys, uint32_t count, float *scores, void *scratch) {
+    (void)scratch;
+    index_scores_c(q, w, heads, format, keys, count, scores);
 }
 
 static void pool_c(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,

@@ -34,12 +34,19 @@
     X(fake_e4m3, void, (float *x, size_t count, size_t block))                                                         \
     X(fake_e2m1, void, (float *x, size_t count, size_t block))                                                         \
     X(round_bf16, void, (float *x, size_t count))                                                                      \
+    X(store_row, void, (const struct row_format *format, const float *x, void *row))                                   \
     X(attend, void,                                                                                                    \
-      (const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count, const float *sink,      \
-       float scale, float *weights, float *out))                                                                       \
+      (const float *q, uint32_t heads, const struct row_format *format, const void *const *keys, uint32_t count,       \
+       const float *sink, float scale, float *weights, float *out))                                                    \
     X(index_scores, void,                                                                                              \
-      (const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys, uint32_t count,                \
-       float *scores))                                                                                                 \
+      (const float *q, const float *w, uint32_t heads, const struct row_format *format, const void *keys,              \
+       uint32_t count, float *scores))                                                                                 \
+    X(attend_bf16, void,                                                                                               \
+      (const float *q, uint32_t heads, const struct row_format *format, const void *const *keys, uint32_t count,       \
+       const float *sink, float scale, float *weights, float *out, void *scratch))                                     \
+    X(index_scores_bf16, void,                                                                                         \
+      (const float *q, const float *w, uint32_t heads, const struct row_format *format, const void *keys,              \
+       uint32_t count, float *scores, void *scratch))                                                                  \
     X(pool, void,                                                                                                      \
       (const float *const *values, const float *const *scores, const float *bias, size_t bias_stride, uint32_t count,  \
        uint32_t dim, float *out))                                                                                      \
@@ -68,10 +75,16 @@
  *              turn[2i+1]; direction +1 or -1 (back). [ulp(2) of the larger of the pair]
  * hadamard     orthonormal Walsh-Hadamard transform, n a power of two. [dot]
  * fake_e4m3    number.h's e4m3_fake [exact]; fake_e2m1 likewise; round_bf16 rounds in place [exact]
+ * store_row    number.h's row_encode: x [dim] rounded and packed, to any address [exact]
  * attend       one token, shared key-values: for each head, the softmax over `count` keys of scale * q . k,
  *              with exp(sink[head]) in the denominator only, weighs the keys themselves into out. q, out
- *              [heads, dim]; keys: count pointers to [dim]; weights: scratch [heads, count]. [dot, twice]
- * index_scores scores[i] = sum_h w[h] * max(q[h] . keys[i], 0) for i < count; keys [count, dim]. [dot, twice]
+ *              [heads, dim]; keys: count pointers to rows of the format; weights: scratch [heads, count]. [dot, twice]
+ * index_scores scores[i] = sum_h w[h] * max(q[h] . keys[i], 0) for i < count; keys: rows of the format, one after
+ *              another. [dot, twice]
+ *              Both read packed rows at any address, and give the bits that rows of the same floats give.
+ * attend_bf16, index_scores_bf16
+ *              the same, but queries, and the numerators of the softmax, may be rounded to bf16, and queries below
+ *              2^-126 count as 0. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned
  * pool         out[c] = sum_r values[r][c] * softmax_r(scores[r][c] + bias[r * bias_stride + c]); a row whose
  *              pointer is NULL counts as minus infinity. [dot]
  * hc_weights   the three mixes of a hyper-connection from the raw projection m [(2 + H) H], in place: m[0..H)
@@ -96,7 +109,11 @@ struct kernel_table {
 #undef KERNEL_MEMBER
 };
 
-enum { KERNEL_PACK_COLS = 128, KERNEL_SCRATCH_BYTES = 1 << 20 };
+enum {
+    KERNEL_PACK_COLS = 128,
+    KERNEL_SCRATCH_BYTES = 1 << 20,
+    KERNEL_ATTEND_HEADS = 32 /* attend_bf16 likes multiples of them */
+};
 
 /* Bytes of packed inputs, at every level. */
 static inline size_t kernel_packed_bytes(uint32_t cols, uint32_t count) {

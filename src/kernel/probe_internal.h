@@ -26,8 +26,13 @@ extern const struct kernel_probe kernel_probe_of_avx2, kernel_probe_of_avx512, k
 #define KERNEL_PROBE_amx    NULL
 #endif
 
-/* Arm's levels have none of their own yet. */
+#ifdef KERNEL_ARM
+extern const struct kernel_probe kernel_probe_of_neon, kernel_probe_of_bf16;
+#define KERNEL_PROBE_neon &kernel_probe_of_neon
+#define KERNEL_PROBE_bf16 &kernel_probe_of_bf16
+#else
 #define KERNEL_PROBE_neon NULL
 #define KERNEL_PROBE_bf16 NULL
+#endif
 
 #endif

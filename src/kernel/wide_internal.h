@@ -93,31 +93,105 @@ static int32_t largest_bits(const float *x, size_t n) {
     return v_largest(most);
 }
 
-/* Quantises blocks and comes back. Scales are powers of two whose inverse is one as well. */
-static void fake(float *x, size_t count, size_t block, float (*scale_of)(float amax), int bits, float smallest,
-                 float largest) {
+/* What a small float is to the kernels below; scales are powers of two whose inverse is one as well. */
+struct grid {
+    float (*scale_of)(float amax);
+    int bits, sign; /* of mantissa; place of the sign in a code */
+    float smallest, largest;
+};
+
+static const struct grid e4m3_grid = {e4m3_scale, 3, 7, 0x1p-6f, 448}, e2m1_grid = {e2m1_scale, 1, 3, 1, 6};
+
+/* Of a block; NaN where a value is not finite. */
+static float block_scale(const struct grid *g, const float *x, size_t n) {
+    int32_t amax = largest_bits(x, n);
+    return amax < 0x7f800000 ? g->scale_of(bits_float((uint32_t)amax)) : NAN;
+}
+
+/* Quantises blocks and comes back. */
+ALWAYS_INLINE void fake(const struct grid *g, float *x, size_t count, size_t block) {
     for (; count >= block; x += block, count -= block) {
-        int32_t amax = largest_bits(x, block);
-        float scale = amax < 0x7f800000 ? scale_of(bits_float((uint32_t)amax)) : NAN;
+        float scale = block_scale(g, x, block);
         vf up = v_set(1 / scale), down = v_set(scale);
         for (size_t i = 0; i < block; i += LANES) {
-            vf v = round_to(v_load_some(x + i, block - i) * up, bits, v_set(smallest), v_set(largest));
+            vf v = round_to(v_load_some(x + i, block - i) * up, g->bits, v_set(g->smallest), v_set(g->largest));
             v_store_some(x + i, block - i, v * down);
         }
     }
 }
 
 void LEVEL(fake_e4m3)(float *x, size_t count, size_t block) {
-    fake(x, count, block, e4m3_scale, 3, 0x1p-6f, 448);
+    fake(&e4m3_grid, x, count, block);
 }
 
 void LEVEL(fake_e2m1)(float *x, size_t count, size_t block) {
-    fake(x, count, block, e2m1_scale, 1, 1, 6);
+    fake(&e2m1_grid, x, count, block);
 }
 
 void LEVEL(round_bf16)(float *x, size_t count) {
     for (size_t i = 0; i < count; i += LANES)
         v_store_some(x + i, count - i, v_round_bf16(v_load_some(x + i, count - i)));
+}
+
+/* ------------------------------------------------------------------------------------- rows of the cache */
+
+/*
+ * The code of a value on the grid. Where the exponent is not 0 it is the float's bits, brought down; else the mantissa
+ * counts steps, and halfway between the value and the smallest power is a float whose bits say so, as the decoders
+ * have it (plain_unpack_fp8).
+ */
+ALWAYS_INLINE vi code_of(const struct grid *g, vf v) {
+    vf magnitude = (vf)((vi)v & INT32_MAX), read = v_max(magnitude, (magnitude + g->smallest) * 0.5f);
+    vi code = ((vi)read - (int32_t)float_bits(g->smallest / 2)) >> (23 - g->bits);
+    return code | (vi)((vu)v >> 31 << g->sign);
+}
+
+/* The codes of up to a block, a byte each; returns its scale's. */
+ALWAYS_INLINE uint8_t store_block(const struct grid *g, const float *x, size_t n, uint8_t *codes) {
+    float scale = block_scale(g, x, n);
+    if (isnan(scale)) {
+        memset(codes, 0, n);
+        return 255;
+    }
+    for (size_t i = 0; i < n; i += LANES) {
+        vf v = v_load_some(x + i, n - i) * v_set(1 / scale);
+        v_store_bytes(codes + i, n - i, code_of(g, round_to(v, g->bits, v_set(g->smallest), v_set(g->largest))));
+    }
+    return e8m0_encode(scale);
+}
+
+static void store_key(const struct row_format *f, const float *x, uint8_t *row) {
+    struct row_places at = row_places(f);
+    uint8_t *scale = row + at.scales, *tail = row + at.tail;
+    uint32_t plain = at.plain.cols;
+    for (uint32_t c = 0; c < plain; c += ROW_KEY_BLOCK)
+        *scale++ = store_block(&e4m3_grid, x + c, least(ROW_KEY_BLOCK, plain - c), row + c);
+    memset(scale, 0, (size_t)(tail - scale));
+    if (f->kind == ROW_KEY_F32)
+        memcpy(tail, x + plain, f->rotated * sizeof(*x));
+    for (size_t i = 0; f->kind == ROW_KEY && i < f->rotated; i += LANES)
+        v_store_bf16(tail + 2 * i, f->rotated - i, v_load_some(x + plain + i, f->rotated - i));
+}
+
+static void store_index(const struct row_format *f, const float *x, uint8_t *row) {
+    uint8_t *scale = row + row_places(f).scales, codes[ROW_INDEX_BLOCK];
+    for (uint32_t c = 0; c < f->dim; c += ROW_INDEX_BLOCK) {
+        uint32_t n = least(ROW_INDEX_BLOCK, f->dim - c);
+        *scale++ = store_block(&e2m1_grid, x + c, n, codes);
+        if (n % 2)
+            codes[n] = 0;
+        for (uint32_t i = 0; i < n; i += 2)
+            row[(c + i) / 2] = (uint8_t)(codes[i] | codes[i + 1] << 4);
+    }
+}
+
+void LEVEL(store_row)(const struct row_format *format, const float *x, void *row) {
+    if (format->kind == ROW_F32)
+        memcpy(row, x, format->dim * sizeof(*x));
+    else if (format->kind == ROW_INDEX)
+        store_index(format, x, row);
+    else
+        store_key(format, x, row);
 }
 
 /* --------------------------------------------------------------------------------------------- pooling */

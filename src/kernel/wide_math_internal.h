@@ -14,6 +14,10 @@
 /* Columns of a decoding block: LANES dwords of codes. */
 enum { FP4_BLOCK = 8 * LANES, FP4_SCALES = FP4_BLOCK / 32, FP8_BLOCK = 4 * LANES, BF16_BLOCK = 2 * LANES };
 
+static inline uint32_t least(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
 /* As many of LANES floats as there are `left`, at least one. */
 static inline vf v_load_some(const float *p, size_t left) {
     return left >= LANES ? v_load(p) : v_load_part(p, left);
@@ -70,19 +74,39 @@ static inline vf v_round_bf16(vf x) {
     return (vf)((vi)v_pick(x == x, (vf)nearest, (vf)(bits | 0x400000)) & -0x10000);
 }
 
+/* The lowest bytes of each lane, the bf16 nearest to each: as many as there are `left`. In two steps, as compilers do
+ * one badly. */
+typedef uint8_t v_bytes __attribute__((vector_size(LANES)));
+typedef uint16_t v_words __attribute__((vector_size(2 * LANES)));
+
+static inline void v_store_bytes(uint8_t *p, size_t left, vi x) {
+    v_bytes bytes = __builtin_convertvector(__builtin_convertvector((vu)x, v_words), v_bytes);
+    memcpy(p, &bytes, left < LANES ? left : LANES);
+}
+
+static inline void v_store_bf16(uint8_t *p, size_t left, vf x) {
+    v_words words = __builtin_convertvector((vu)v_round_bf16(x) >> 16, v_words);
+    memcpy(p, &words, 2 * (left < LANES ? left : LANES));
+}
+
 static inline vf e8m0_values(vi code) {
     vi bits = v_ilarger(code << 23, v_iset(0x00400000)); /* code 0 is subnormal */
     return (vf)(bits + ((code == 255) & 0x00400000));    /* code 255 is no number */
 }
 
-/* The four e4m3 values of each dword, by arithmetic. Bits moved into a float's places read (1 + m/8) 2^-7 where the
- * exponent is 0 and m 2^-9 is meant, which is twice that less 2^-6; larger values stay as they are. */
+/* The e4m3 values of codes in the highest byte, none of them NaN, by arithmetic. Bits moved into a float's places read
+ * (1 + m/8) 2^-7 where the exponent is 0 and m 2^-9 is meant, which is twice that less 2^-6; larger values stay. */
+static inline vf e4m3_values(vi top) {
+    vf read = (vf)(((vi)((vu)top >> 4) & 0x07f00000) + 0x3c000000);
+    vf value = read + v_min(v_set(0), read - 0x1p-6f);
+    return (vf)((vi)value | (top & INT32_MIN));
+}
+
+/* Of the four codes of each dword. */
 static inline void plain_unpack_fp8(vi x, vf out[4]) {
     for (int j = 0; j < 4; j++) {
-        vi top = x << (24 - 8 * j), magnitude = (vi)((vu)top >> 4) & 0x07f00000;
-        vf read = (vf)(magnitude + 0x3c000000);
-        vf value = read + v_min(v_set(0), read - 0x1p-6f);
-        out[j] = (vf)((vi)value | (top & INT32_MIN) | (magnitude == 0x07f00000));
+        vi top = x << (24 - 8 * j);
+        out[j] = (vf)((vi)e4m3_values(top) | ((top & 0x7f000000) == 0x7f000000));
     }
 }
 

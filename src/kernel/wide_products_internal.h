@@ -8,7 +8,8 @@
  *     sums[token][row] += panel[c][row] * input[token][c]
  *
  * That one loop serves all three kernels, which differ in what they make panels of: a matrix, decoded; keys behind
- * pointers, turned (logits) or as they are (their weighted sum, where the "columns" summed over are the keys).
+ * pointers, decoded and turned as the rows of a matrix are (logits) or as they are (their weighted sum, where the
+ * "columns" summed over are the keys). Once in a panel, keys are floats, however they were stored.
  *
  * Few tokens (gemm only). A matrix is read once, so decoding is the work. Each row is decoded in registers, in the
  * order of columns that comes cheapest, and multiplied at once; the inputs are brought into that order before, into
@@ -20,6 +21,8 @@
  *                                  microkernel needs VECTORS (TILE + 1) + 1 registers
  *   transpose(vi v[LANES])         a square of dwords, in place
  *   v_load_f16(p)                  LANES halves at any address
+ *   v_load_bytes(p), v_load_words(p)
+ *                                  LANES of them at any address, each in a lane of its own
  *   unpack_fp4(x, out[8]), unpack_fp8(x, out[4]), unpack_bf16(x, out[2])
  *                                  the values that each dword holds, first column first
  *
@@ -63,16 +66,14 @@ struct sums {
     _Alignas(64) float y[TOKENS][ROWS];
 };
 
-static inline uint32_t least(uint32_t a, uint32_t b) {
-    return a < b ? a : b;
-}
-
 /* ----------------------------------------------------------------------------------------- microkernel */
 
-/* sums[t] = (or += unless first) the panel's rows times input t, over `cols` columns. */
+/* sums[t] = (or += unless first) the panel's rows times input t, over `cols` columns. The pragmas
+ * unroll early enough for GCC 12 to keep the sums in registers alone. */
 ALWAYS_INLINE void tile(const struct panel *p, size_t cols, const float (*x)[STRIDE], float (*sums)[ROWS], bool first,
                         const int tokens) {
     vf sum[TILE][VECTORS];
+#pragma GCC unroll 12
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < VECTORS; v++)
             sum[t][v] = v_set(0);
@@ -80,12 +81,14 @@ ALWAYS_INLINE void tile(const struct panel *p, size_t cols, const float (*x)[STR
         vf w[VECTORS];
         for (int v = 0; v < VECTORS; v++)
             w[v] = v_load(p->w[c] + v * LANES);
+#pragma GCC unroll 12
         for (int t = 0; t < tokens; t++) {
             vf in = v_set(x[t][c]);
             for (int v = 0; v < VECTORS; v++)
                 sum[t][v] = v_fma(in, w[v], sum[t][v]);
         }
     }
+#pragma GCC unroll 12
     for (int t = 0; t < tokens; t++)
         for (int v = 0; v < VECTORS; v++) {
             float *to = sums[t] + v * LANES;
@@ -572,38 +575,117 @@ void LEVEL(gemm_bf16)(const struct matrix *w, uint32_t row, uint32_t rows, const
 
 /* -------------------------------------------------------------------------------------------- attention */
 
-/* Channels [c, c + cols) of the keys behind `height` pointers, turned. */
-static void panel_keys(struct panel *p, const float *const *keys, uint32_t height, uint32_t c, uint32_t cols) {
-    for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++)
-        for (uint32_t i = 0; i < cols; i += LANES) {
-            vi square[LANES];
-            for (uint32_t k = 0; k < LANES; k++)
-                square[k] = (vi)v_load_some(keys[v * LANES + least(k, height - v * LANES - 1)] + c + i, cols - i);
-            transpose(square);
-            for (uint32_t k = 0; k < LANES && i + k < cols; k++)
-                v_store(p->w[i + k] + v * LANES, (vf)square[k]);
+/* Up to LANES channels of rows of any format, by way of the one truth. */
+static void panel_any_keys(const struct row_format *f, const void *const *keys, uint32_t height, uint32_t c,
+                           uint32_t cols, float *out) {
+    float decoded[LANES][LANES] = {{0}};
+    vi v[LANES];
+    for (uint32_t k = 0; k < LANES; k++) {
+        row_decode(f, keys[least(k, height - 1)], c, cols, decoded[k]);
+        v[k] = (vi)v_load(decoded[k]);
+    }
+    transpose(v);
+    for (uint32_t i = 0; i < cols; i++)
+        v_store(out + (size_t)i * ROWS, (vf)v[i]);
+}
+
+/* A vector's worth of keys, as lanes_init() has rows of a matrix. */
+static void lanes_of_keys(struct lanes *l, const struct matrix *part, const void *const *keys, uint32_t height,
+                          size_t codes, size_t scales) {
+    l->w = part;
+    l->ahead = 0;
+    for (uint32_t k = 0; k < LANES; k++) {
+        const uint8_t *key = keys[least(k, height - 1)];
+        l->codes[k] = key + codes;
+        l->scales[k] = key + scales;
+    }
+}
+
+/* Channels [c, c + cols) of the keys behind `height` pointers, turned. The parts of rows are decoded as matrices are.
+ */
+static void panel_keys(struct panel *p, const struct row_format *f, const void *const *keys, uint32_t height,
+                       uint32_t c, uint32_t cols) {
+    struct row_places at = row_places(f);
+    uint32_t plain = at.plain.cols, end = c + cols;
+    for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++) {
+        float *out = p->w[0] + v * LANES;
+        for (uint32_t from = c, stop; from < end; from = stop) {
+            bool rotated = from >= plain;
+            const struct matrix *part = rotated ? &at.rotated : &at.plain;
+            uint32_t block = block_of(part->format), first = rotated ? plain : 0;
+            struct lanes l;
+            stop = rotated ? end : least(end, plain);
+            lanes_of_keys(&l, part, keys + v * LANES, height - v * LANES, rotated ? at.tail : 0, at.scales);
+            for (; from + block <= stop; from += block)
+                panel_of[part->format](&l, from - first, out + (size_t)(from - c) * ROWS);
+            for (; from < stop; from += LANES)
+                panel_any_keys(f, keys + v * LANES, height - v * LANES, from, least(LANES, stop - from),
+                               out + (size_t)(from - c) * ROWS);
         }
+    }
+}
+
+/* A vector's worth of channels from `c` on, in one part and one block, of `count` keys. */
+static void values_fp8(const struct row_places *at, const void *const *keys, uint32_t count, uint32_t c, float *out) {
+    for (uint32_t k = 0; k < count; k++) {
+        const uint8_t *key = keys[k];
+        vf scale = v_set(e8m0_decode(key[at->scales + c / ROW_KEY_BLOCK]));
+        v_store(out + (size_t)k * ROWS, e4m3_values(v_load_bytes(key + c) << 24) * scale);
+    }
+}
+
+static void values_bf16(const void *const *keys, uint32_t count, size_t offset, float *out) {
+    for (uint32_t k = 0; k < count; k++)
+        v_store(out + (size_t)k * ROWS, (vf)(v_load_words((const uint8_t *)keys[k] + offset) << 16));
+}
+
+static void values_f32(const void *const *keys, uint32_t count, size_t offset, float *out) {
+    for (uint32_t k = 0; k < count; k++)
+        v_store(out + (size_t)k * ROWS, v_load_f32((const uint8_t *)keys[k] + offset));
+}
+
+static void values_any(const struct row_format *f, const void *const *keys, uint32_t count, uint32_t c, uint32_t cols,
+                       float *out) {
+    for (uint32_t k = 0; k < count; k++) {
+        v_store(out + (size_t)k * ROWS, v_set(0));
+        row_decode(f, keys[k], c, cols, out + (size_t)k * ROWS);
+    }
 }
 
 /* Channels [c, c + cols) of `count` keys as they are: the rows of the panel are channels, its columns keys. */
-static void panel_values(struct panel *p, const float *const *keys, uint32_t count, uint32_t c, uint32_t cols) {
-    for (uint32_t k = 0; k < count; k++)
-        for (uint32_t v = 0; v < VECTORS && v * LANES < cols; v++)
-            v_store(p->w[k] + v * LANES, v_load_some(keys[k] + c + v * LANES, cols - v * LANES));
+static void panel_values(struct panel *p, const struct row_format *f, const void *const *keys, uint32_t count,
+                         uint32_t c, uint32_t cols) {
+    struct row_places at = row_places(f);
+    uint32_t plain = at.plain.cols;
+    for (uint32_t from = c, end = c + cols; from < end; from += LANES) {
+        float *out = p->w[0] + (from - c);
+        bool rotated = from >= plain, whole = from + LANES <= (rotated ? end : least(end, plain));
+        enum format format = rotated ? at.rotated.format : at.plain.format;
+        size_t i = rotated ? from - plain : from, first = rotated ? at.tail : 0;
+        if (whole && format == FORMAT_F32)
+            values_f32(keys, count, first + i * sizeof(float), out);
+        else if (whole && format == FORMAT_BF16)
+            values_bf16(keys, count, first + i * sizeof(uint16_t), out);
+        else if (whole && format == FORMAT_FP8)
+            values_fp8(&at, keys, count, from, out);
+        else
+            values_any(f, keys, count, from, least(LANES, end - from), out);
+    }
 }
 
 /* logits[h][k] = q[h] . keys[k] for up to TOKENS heads */
-static void logits_of(const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,
-                      float *logits) {
+static void logits_of(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys,
+                      uint32_t count, float *logits) {
     struct panel p;
     struct inputs in;
     struct sums sums;
+    uint32_t dim = f->dim;
     for (uint32_t c = 0; c < dim; c += COLS) {
         uint32_t cols = least(COLS, dim - c);
         take_inputs(&in, q + c, dim, heads, cols);
         for (uint32_t k = 0; k < count; k += ROWS) {
             uint32_t height = least(ROWS, count - k);
-            panel_keys(&p, keys + k, height, c, cols);
+            panel_keys(&p, f, keys + k, height, c, cols);
             multiply(&p, cols, &in, heads, &sums, true);
             give_sums(&sums, heads, logits + k, count, height, c == 0);
         }
@@ -636,11 +718,12 @@ static float exponentiate(float *logits, uint32_t count, float sink, float scale
 }
 
 /* out[h] = sum_k weights[h][k] * factor[h] * keys[k] for up to TOKENS heads */
-static void weigh(const float *weights, const float *factor, uint32_t heads, uint32_t dim, const float *const *keys,
-                  uint32_t count, float *out) {
+static void weigh(const float *weights, const float *factor, uint32_t heads, const struct row_format *f,
+                  const void *const *keys, uint32_t count, float *out) {
     struct panel p;
     struct inputs in;
     struct sums sums;
+    uint32_t dim = f->dim;
     for (uint32_t k = 0; k < count; k += COLS) {
         uint32_t some = least(COLS, count - k);
         for (uint32_t h = 0; h < heads; h++)
@@ -648,22 +731,23 @@ static void weigh(const float *weights, const float *factor, uint32_t heads, uin
                 v_store(in.x[h] + i, v_load_some(weights + (size_t)h * count + k + i, some - i) * factor[h]);
         for (uint32_t c = 0; c < dim; c += ROWS) {
             uint32_t height = least(ROWS, dim - c);
-            panel_values(&p, keys + k, some, c, height);
+            panel_values(&p, f, keys + k, some, c, height);
             multiply(&p, some, &in, heads, &sums, true);
             give_sums(&sums, heads, out + c, dim, height, k == 0);
         }
     }
 }
 
-void LEVEL(attend)(const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,
-                   const float *sink, float scale, float *weights, float *out) {
+void LEVEL(attend)(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                   uint32_t count, const float *sink, float scale, float *weights, float *out) {
+    uint32_t dim = format->dim;
     for (uint32_t h = 0; h < heads; h += TOKENS) {
         uint32_t some = least(TOKENS, heads - h);
         float factor[TOKENS], *w = weights + (size_t)h * count;
-        logits_of(q + (size_t)h * dim, some, dim, keys, count, w);
+        logits_of(q + (size_t)h * dim, some, format, keys, count, w);
         for (uint32_t i = 0; i < some; i++)
             factor[i] = exponentiate(w + (size_t)i * count, count, sink[h + i], scale);
-        weigh(w, factor, some, dim, keys, count, out + (size_t)h * dim);
+        weigh(w, factor, some, format, keys, count, out + (size_t)h * dim);
     }
 }
 
@@ -680,8 +764,10 @@ static void add_matches(const struct sums *matches, const float *w, uint32_t hea
     }
 }
 
-void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys,
-                         uint32_t count, float *scores) {
+void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                         const void *keys, uint32_t count, float *scores) {
+    uint32_t dim = format->dim;
+    size_t bytes = row_bytes(format);
     struct sums matches;
     struct panel p;
     struct inputs in;
@@ -689,19 +775,31 @@ void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, uint32_
         uint32_t some = least(TOKENS, heads - h);
         for (uint32_t k = 0; k < count; k += ROWS) {
             uint32_t height = least(ROWS, count - k);
-            const float *row[ROWS];
+            const void *row[ROWS];
             for (uint32_t i = 0; i < height; i++)
-                row[i] = keys + (size_t)(k + i) * dim;
+                row[i] = (const uint8_t *)keys + (k + i) * bytes;
             for (uint32_t c = 0; c < dim; c += COLS) {
                 uint32_t cols = least(COLS, dim - c);
                 if (k == 0 || dim > COLS) /* else they are still there */
                     take_inputs(&in, q + (size_t)h * dim + c, dim, some, cols);
-                panel_keys(&p, row, height, c, cols);
+                panel_keys(&p, format, row, height, c, cols);
                 multiply(&p, cols, &in, some, &matches, c == 0);
             }
             add_matches(&matches, w + h, some, height, h == 0, scores + k);
         }
     }
+}
+
+void LEVEL(attend_bf16)(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                        uint32_t count, const float *sink, float scale, float *weights, float *out, void *scratch) {
+    (void)scratch;
+    LEVEL(attend)(q, heads, format, keys, count, sink, scale, weights, out);
+}
+
+void LEVEL(index_scores_bf16)(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                              const void *keys, uint32_t count, float *scores, void *scratch) {
+    (void)scratch;
+    LEVEL(index_scores)(q, w, heads, format, keys, count, scores);
 }
 
 #endif

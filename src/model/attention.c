@@ -2,7 +2,7 @@
  * attention.c - one latent that is both key and value, shared by all heads (V4 report, section 2.3).
  *
  *     q  = per-head-RMSNorm(wq_b RMSNorm(wq_a x)), last rope_dim channels of each head rotated
- *     kv = RMSNorm(wkv x), rotated likewise; stored in the window
+ *     kv = RMSNorm(wkv x), rotated likewise; stored in the window, and seen only as it is stored
  *     o  = softmax over window and compressed entries of q . kv / sqrt(C), with a sink in the denominator
  *     y  = wo_b concat_g(wo_a[g] o_g)
  *
@@ -12,13 +12,6 @@
 #include <math.h>
 
 #include "model/model_internal.h"
-
-/* Round keys [rows, C] as the cache stores them: e4m3 but for the rotated channels. */
-void key_store_rounding(struct step *st, float *keys, uint64_t rows) {
-    const struct shape *s = st->m->shape;
-    if (st->m->precision.kv_fp8)
-        st->ops->fake_e4m3(st->d, keys, rows, s->head_dim, s->head_dim - s->rope_dim, KEY_BLOCK);
-}
 
 /* q [S, N, C] and the latent it is made from. */
 static void queries(struct step *st, const struct attention_weights *w, const float *x, const float *turns) {
@@ -41,7 +34,7 @@ static void keys(struct step *st, const struct attention_weights *w, const float
     step_norm(st, t->key, st->rows, s->head_dim, &w->kv_norm, s->eps, t->key);
     st->ops->rotate(st->d, t->key, st->rows, 1, s->head_dim, turns, s->rope_dim / 2, 1);
     step_round(st, t->key, (uint64_t)st->rows * s->head_dim);
-    key_store_rounding(st, t->key, st->rows);
+    st->ops->store_rows(st->d, &st->m->cache_rows.key, t->key, st->rows, t->key_rows);
 }
 
 static void attend_segment(struct step *st, const struct attention_weights *w, uint32_t index,
@@ -49,10 +42,11 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
     const struct shape *s = st->m->shape;
     struct scratch *t = &st->m->scratch;
     struct cache_layer *cache = &g->sequence->layers[index];
-    size_t wide = (size_t)s->heads * s->head_dim;
+    size_t wide = (size_t)s->heads * s->head_dim, bytes = row_bytes(&st->m->cache_rows.key);
     bool indexed = w->ratio == INDEXED_RATIO;
     struct device_attend a = {.q = t->q + g->row * wide,
-                              .fresh = t->key + (size_t)g->row * s->head_dim,
+                              .format = st->m->cache_rows.key,
+                              .fresh = t->key_rows + g->row * bytes,
                               .ring = cache->window,
                               .entries = cache->entries,
                               .chosen = indexed ? t->chosen + (size_t)g->row * st->m->top : NULL,
@@ -62,13 +56,13 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
                               .first = g->first,
                               .rows = g->count,
                               .heads = s->heads,
-                              .dim = s->head_dim,
+                              .bf16 = st->m->precision.products_bf16,
                               .window = s->window,
                               .ratio = w->ratio,
                               .scale = 1 / sqrtf((float)s->head_dim),
                               .out = t->attended + g->row * wide};
     st->ops->attend(st->d, &a);
-    st->ops->ring_store(st->d, cache->window, s->window, s->head_dim, a.fresh, g->first, g->count);
+    st->ops->ring_store(st->d, cache->window, s->window, bytes, a.fresh, g->first, g->count);
 }
 
 /* y [S, D] from the heads' outputs: a low-rank product for each group of heads, then one for all. */

@@ -20,7 +20,7 @@ static void entry_turns(struct step *st, uint64_t first, uint64_t count, uint32_
                     m->scratch.turns_entries);
 }
 
-/* Norm, rotation and rounding of `count` fresh entries. */
+/* Norm and rotation of `count` fresh entries. */
 static void finish_entries(struct step *st, const struct compressor *c, float *entries, uint64_t first, uint64_t count,
                            bool for_index) {
     const struct shape *s = st->m->shape;
@@ -29,19 +29,16 @@ static void finish_entries(struct step *st, const struct compressor *c, float *e
     entry_turns(st, first, count, c->ratio);
     st->ops->rotate(st->d, entries, (uint32_t)count, 1, c->dim, st->m->scratch.turns_entries, s->rope_dim / 2, 1);
     step_round(st, entries, count * c->dim);
-    if (!for_index) {
-        key_store_rounding(st, entries, count);
-        return;
+    if (for_index) {
+        st->ops->hadamard(st->d, entries, count, c->dim);
+        step_round(st, entries, count * c->dim);
     }
-    st->ops->hadamard(st->d, entries, count, c->dim);
-    step_round(st, entries, count * c->dim);
-    if (st->m->precision.index_fp4)
-        st->ops->fake_e2m1(st->d, entries, count * c->dim, INDEX_BLOCK);
 }
 
 /* Appends the entries that x [S, D] completes to the caches of layer `index`: keys, or index keys. */
 void compressor_run(struct step *st, const struct compressor *c, uint32_t index, const float *x, bool for_index) {
     struct scratch *t = &st->m->scratch;
+    const struct row_format *format = for_index ? &st->m->cache_rows.index_key : &st->m->cache_rows.key;
     struct device_product list[] = {step_product(st, &c->wkv, x, t->pool_values),
                                     step_product(st, &c->wgate, x, t->pool_scores)};
     list[0].block = list[1].block = 0;
@@ -65,12 +62,14 @@ void compressor_run(struct step *st, const struct compressor *c, uint32_t index,
                                 .width = c->wide,
                                 .dim = c->dim,
                                 .overlap = c->overlap,
-                                .out = (for_index ? cache->index_keys : cache->entries) + first * c->dim};
+                                .out = t->entries};
+        uint8_t *rows = for_index ? cache->index_keys : cache->entries;
         if (count) {
             st->ops->pool(st->d, &p);
             finish_entries(st, c, p.out, first, count, for_index);
+            st->ops->store_rows(st->d, format, p.out, count, rows + first * row_bytes(format));
         }
-        st->ops->ring_store(st->d, tail->values, ring_rows, c->wide, p.values, g->first, g->count);
-        st->ops->ring_store(st->d, tail->scores, ring_rows, c->wide, p.scores, g->first, g->count);
+        st->ops->ring_store(st->d, tail->values, ring_rows, c->wide * sizeof(float), p.values, g->first, g->count);
+        st->ops->ring_store(st->d, tail->scores, ring_rows, c->wide * sizeof(float), p.scores, g->first, g->count);
     }
 }

@@ -76,7 +76,7 @@ static void convolve(struct step *st, const struct engram *g, uint32_t index, fl
                                        .out = h + (size_t)seg->row * wide};
         st->ops->engram_conv(st->d, &c);
         if (back)
-            st->ops->ring_store(st->d, ring, back, wide, c.x, seg->first, seg->count);
+            st->ops->ring_store(st->d, ring, back, wide * sizeof(float), c.x, seg->first, seg->count);
     }
 }
 

@@ -20,7 +20,7 @@ static void queries(struct step *st, const struct indexer *ix, const float *x, c
     st->ops->hadamard(st->d, t->index_q, (uint64_t)st->rows * heads, dim);
     step_round(st, t->index_q, count);
     if (st->m->precision.index_fp4)
-        st->ops->fake_e2m1(st->d, t->index_q, count, INDEX_BLOCK);
+        st->ops->fake_e2m1(st->d, t->index_q, count, ROW_INDEX_BLOCK);
     step_linear(st, &ix->weights_proj, x, st->rows, t->index_w);
     st->ops->scale(st->d, t->index_w, (uint64_t)st->rows * heads, (float)(1 / sqrt((double)dim) / sqrt((double)heads)));
 }
@@ -35,11 +35,12 @@ void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, cons
         const struct segment *g = &st->segments[i];
         struct device_select select = {.q = t->index_q + (size_t)g->row * s->index_heads * s->index_dim,
                                        .w = t->index_w + (size_t)g->row * s->index_heads,
+                                       .format = st->m->cache_rows.index_key,
                                        .keys = g->sequence->layers[index].index_keys,
                                        .first = g->first,
                                        .rows = g->count,
                                        .heads = s->index_heads,
-                                       .dim = s->index_dim,
+                                       .bf16 = st->m->precision.products_bf16,
                                        .ratio = ix->compressor.ratio,
                                        .top = st->m->top,
                                        .chosen = t->chosen + (size_t)g->row * st->m->top,

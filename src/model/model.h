@@ -79,8 +79,14 @@ struct model_outputs {
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
                struct sonde_error *e);
 
+/* How a precision keeps keys (entries too) and index keys in the cache. */
+struct cache_rows {
+    struct row_format key, index_key;
+};
+struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precision precision);
+
 /* What the cache of a sequence of this checkpoint takes: bytes at any length, and bytes of `tokens` tokens. */
-int model_cache_bytes(const struct shape *shape, uint64_t tokens, uint64_t *fixed, uint64_t *growing,
-                      struct sonde_error *e);
+int model_cache_bytes(const struct shape *shape, enum sonde_precision precision, uint64_t tokens, uint64_t *fixed,
+                      uint64_t *growing, struct sonde_error *e);
 
 #endif

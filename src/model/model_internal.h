@@ -13,12 +13,13 @@
 struct precision {
     bool activations_fp8; /* inputs of FP8 and FP4 matrices: e4m3 per 128 channels */
     bool kv_fp8;          /* the channels of a key that are not rotated: e4m3 per 64 */
+    bool kv_bf16;         /* and the rotated ones: bf16 */
     bool index_fp4;       /* index queries and keys after the Hadamard transform: e2m1 per 32 */
     bool bf16;            /* every stored activation */
     bool products_bf16;   /* inputs of products with matrices that are not F32 */
 };
 
-enum { ACTIVATION_BLOCK = 128, KEY_BLOCK = 64, INDEX_BLOCK = 32 };
+enum { ACTIVATION_BLOCK = 128 };
 
 /* -------------------------------------------------------------------------------------- weights */
 
@@ -94,9 +95,11 @@ struct scratch {
     float *q_latent;                  /* [S, R] */
     float *q;                         /* [S, N, C] */
     float *key;                       /* [S, C] */
+    uint8_t *key_rows;                /* [S] rows of the cache: the same as stored */
     float *attended;                  /* [S, N, C] */
     float *low;                       /* [S, G rank] */
     float *pool_values, *pool_scores; /* [S, widest compressor] */
+    float *entries;                   /* [S, max(C, Ci)]: fresh ones, of a segment */
     float *index_q, *index_w;         /* [S, Hi, Ci], [S, Hi] */
     int32_t *chosen, *counts;         /* [S, top], [S] */
     float *router;                    /* [S, E] */
@@ -119,6 +122,7 @@ struct model {
     uint32_t rows;
     uint64_t context;
     uint32_t top; /* entries the indexer keeps: index_topk, or all there can be */
+    struct cache_rows cache_rows;
 
     struct matrix embed, head, norm;
     struct hyper_weights hc_head;
@@ -204,7 +208,6 @@ void hyper_collapse(struct step *st, const struct hyper_weights *w, const float 
 void hyper_spread(struct step *st, const float *y, float *h);
 void hyper_head(struct step *st, const struct hyper_weights *w, const float *h, uint32_t rows, float *x);
 void attention_run(struct step *st, const struct attention_weights *w, uint32_t index, const float *x, float *y);
-void key_store_rounding(struct step *st, float *keys, uint64_t rows);
 void compressor_run(struct step *st, const struct compressor *c, uint32_t index, const float *x, bool for_index);
 void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, const float *x, const float *q_latent);
 void experts_run(struct step *st, const struct layer *l, uint32_t index, const float *x, float *y);

@@ -9,13 +9,39 @@
 
 /* --------------------------------------------------------------------------------- what is kept */
 
-static struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio, bool engram) {
-    struct cache_layer_spec spec = {.window = s->window, .key = s->head_dim, .ratio = ratio};
+static struct precision precision_of(enum sonde_precision p) {
+    switch (p) {
+    case SONDE_PRECISION_F32:
+        return (struct precision){0};
+    case SONDE_PRECISION_OFFICIAL: /* whose products have bf16 inputs of themselves */
+        return (struct precision){true, true, true, true, true, true};
+    case SONDE_PRECISION_KV:
+        return (struct precision){.kv_fp8 = true, .index_fp4 = true};
+    case SONDE_PRECISION_FAST:
+        break;
+    }
+    return (struct precision){.kv_fp8 = true, .kv_bf16 = true, .index_fp4 = true, .products_bf16 = true};
+}
+
+struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precision precision) {
+    struct precision p = precision_of(precision);
+    return (struct cache_rows){
+        .key = {!p.kv_fp8   ? ROW_F32
+                : p.kv_bf16 ? ROW_KEY
+                            : ROW_KEY_F32,
+                shape->head_dim, shape->rope_dim},
+        .index_key = {.kind = p.index_fp4 ? ROW_INDEX : ROW_F32, .dim = shape->index_dim},
+    };
+}
+
+static struct cache_layer_spec layer_spec(const struct shape *s, const struct cache_rows *rows, uint32_t ratio,
+                                          bool engram) {
+    struct cache_layer_spec spec = {.window = s->window, .ratio = ratio, .key_bytes = row_bytes(&rows->key)};
     bool indexed = ratio == INDEXED_RATIO;
     if (ratio)
         spec.tail = (struct cache_tail_spec){indexed ? 2 * ratio : ratio, indexed ? 2 * s->head_dim : s->head_dim};
     if (indexed) {
-        spec.index_key = s->index_dim;
+        spec.index_key_bytes = row_bytes(&rows->index_key);
         spec.index_tail = (struct cache_tail_spec){2 * ratio, 2 * s->index_dim};
     }
     if (engram) {
@@ -26,16 +52,17 @@ static struct cache_layer_spec layer_spec(const struct shape *s, uint32_t ratio,
 }
 
 /* [blocks]; NULL when memory is exhausted. */
-static struct cache_layer_spec *layer_specs(const struct shape *s, uint32_t blocks) {
+static struct cache_layer_spec *layer_specs(const struct shape *s, const struct cache_rows *rows, uint32_t blocks) {
     struct cache_layer_spec *specs = calloc(blocks, sizeof(*specs));
     for (uint32_t i = 0; specs && i < blocks; i++)
-        specs[i] = layer_spec(s, s->ratios[i], i < s->layers && layer_has_engram(s, i));
+        specs[i] = layer_spec(s, rows, s->ratios[i], i < s->layers && layer_has_engram(s, i));
     return specs;
 }
 
-int model_cache_bytes(const struct shape *shape, uint64_t tokens, uint64_t *fixed, uint64_t *growing,
-                      struct sonde_error *e) {
-    struct cache_layer_spec *specs = layer_specs(shape, shape->layers);
+int model_cache_bytes(const struct shape *shape, enum sonde_precision precision, uint64_t tokens, uint64_t *fixed,
+                      uint64_t *growing, struct sonde_error *e) {
+    struct cache_rows rows = model_cache_rows(shape, precision);
+    struct cache_layer_spec *specs = layer_specs(shape, &rows, shape->layers);
     if (!specs)
         return err_memory(e);
     *fixed = cache_fixed_bytes(specs, shape->layers);
@@ -74,10 +101,12 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     t->q_latent = floats(a, S, s->q_rank);
     t->q = floats(a, S, wide);
     t->key = floats(a, S, s->head_dim);
+    t->key_rows = arena_take(a, S, row_bytes(&m->cache_rows.key));
     t->attended = floats(a, S, wide);
     t->low = floats(a, S, (uint64_t)s->o_groups * s->o_rank);
     t->pool_values = floats(a, S, w.pool);
     t->pool_scores = floats(a, S, w.pool);
+    t->entries = floats(a, S, max_u64(s->head_dim, s->index_dim));
     t->index_q = floats(a, S, (uint64_t)s->index_heads * s->index_dim);
     t->index_w = floats(a, S, s->index_heads);
     t->chosen = arena_take(a, S, m->top * sizeof(int32_t));
@@ -144,7 +173,7 @@ static int allocate_host(struct model *m, struct sonde_error *e) {
     m->mtp_segments = calloc(S, sizeof(*m->mtp_segments));
     m->frequency = calloc(s->rope_dim / 2 + 1, sizeof(float));
     m->frequency_compressed = calloc(s->rope_dim / 2 + 1, sizeof(float));
-    m->specs = layer_specs(s, m->blocks);
+    m->specs = layer_specs(s, &m->cache_rows, m->blocks);
     if (!m->positions || !m->ids || !m->engram_ids || !m->forced || !m->host_logits || !m->host_layer ||
         !m->host_experts || !m->segments || !m->mtp_segments || !m->frequency || !m->frequency_compressed || !m->specs)
         return err_memory(e);
@@ -171,20 +200,6 @@ static int allocate(struct model *m, struct sonde_error *e) {
     return m->device->ops->reserve(m->device, &limits, e);
 }
 
-static struct precision precision_of(enum sonde_precision p) {
-    switch (p) {
-    case SONDE_PRECISION_F32:
-        return (struct precision){0};
-    case SONDE_PRECISION_OFFICIAL: /* whose products have bf16 inputs of themselves */
-        return (struct precision){true, true, true, true, true};
-    case SONDE_PRECISION_KV:
-        return (struct precision){.kv_fp8 = true, .index_fp4 = true};
-    case SONDE_PRECISION_FAST:
-        break;
-    }
-    return (struct precision){.kv_fp8 = true, .index_fp4 = true, .products_bf16 = true};
-}
-
 int model_open(const struct checkpoint *c, struct device *d, const struct model_options *options, struct model **model,
                struct sonde_error *e) {
     struct model *m = calloc(1, sizeof(*m));
@@ -194,6 +209,7 @@ int model_open(const struct checkpoint *c, struct device *d, const struct model_
     m->shape = checkpoint_shape(c);
     m->device = d;
     m->precision = precision_of(options->precision);
+    m->cache_rows = model_cache_rows(m->shape, options->precision);
     m->rows = options->rows;
     m->context = options->context ? options->context : m->shape->context;
     int rc = weights_bind(m, e);

@@ -227,3 +227,115 @@ uint64_t matrix_bytes(const struct matrix *m) {
     return (uint64_t)m->rows * m->cols * bits[m->format] / 8 +
            scale_rows * m->scale_cols * scale_bytes[m->scale_format];
 }
+
+/* ------------------------------------------------------------------------------ rows of the cache */
+
+static size_t up_to_multiple(size_t n, size_t of) {
+    return (n + of - 1) / of * of;
+}
+
+/* A part of so many channels in blocks of scales. */
+static struct matrix blocks_of(enum format format, uint32_t cols, uint32_t block) {
+    return (struct matrix){.format = format,
+                           .rows = 1,
+                           .cols = cols,
+                           .scale_format = SCALE_E8M0,
+                           .block_rows = 1,
+                           .block_cols = block,
+                           .scale_cols = (cols + block - 1) / block};
+}
+
+struct row_places row_places(const struct row_format *f) {
+    struct row_places at = {.plain = {.format = FORMAT_F32, .rows = 1, .cols = f->dim}};
+    if (f->kind == ROW_F32) {
+        at.tail = f->dim * sizeof(float);
+    } else if (f->kind == ROW_INDEX) {
+        at.plain = blocks_of(FORMAT_FP4, f->dim, ROW_INDEX_BLOCK);
+        at.scales = ((size_t)f->dim + 1) / 2;
+        at.tail = at.scales + at.plain.scale_cols;
+    } else {
+        size_t width = f->kind == ROW_KEY ? 2 : sizeof(float);
+        at.plain = blocks_of(FORMAT_FP8, f->dim - f->rotated, ROW_KEY_BLOCK);
+        at.scales = at.plain.cols;
+        at.tail = up_to_multiple(at.scales + at.plain.scale_cols, width);
+        at.rotated.format = f->kind == ROW_KEY ? FORMAT_BF16 : FORMAT_F32;
+        at.rotated.rows = 1;
+        at.rotated.cols = f->rotated;
+        at.bytes = width * f->rotated;
+    }
+    at.bytes += at.tail;
+    return at;
+}
+
+size_t row_bytes(const struct row_format *f) {
+    return row_places(f).bytes;
+}
+
+/* Codes of a block, one a byte; returns its scale's. */
+static uint8_t encode_block(const float *x, uint32_t count, float (*scale_of)(float amax), uint8_t (*encode)(float x),
+                            uint8_t *codes) {
+    float amax = largest(x, count);
+    if (!isfinite(amax)) {
+        memset(codes, 0, count);
+        return 255;
+    }
+    float scale = scale_of(amax);
+    for (uint32_t i = 0; i < count; i++)
+        codes[i] = encode(x[i] / scale);
+    return e8m0_encode(scale);
+}
+
+static void encode_key(const struct row_format *f, const float *x, uint8_t *row) {
+    struct row_places at = row_places(f);
+    uint8_t *scale = row + at.scales, *tail = row + at.tail;
+    for (uint32_t c = 0; c < at.plain.cols; c += ROW_KEY_BLOCK) {
+        uint32_t count = at.plain.cols - c < ROW_KEY_BLOCK ? at.plain.cols - c : ROW_KEY_BLOCK;
+        *scale++ = encode_block(x + c, count, e4m3_scale, e4m3_encode, row + c);
+    }
+    memset(scale, 0, (size_t)(tail - scale));
+    if (f->kind == ROW_KEY_F32)
+        memcpy(tail, x + at.plain.cols, f->rotated * sizeof(*x));
+    for (uint32_t i = 0; f->kind == ROW_KEY && i < f->rotated; i++) {
+        uint16_t h = bf16_encode(x[at.plain.cols + i]);
+        memcpy(tail + 2 * (size_t)i, &h, sizeof(h));
+    }
+}
+
+static void encode_index(const struct row_format *f, const float *x, uint8_t *row) {
+    uint8_t *scale = row + row_places(f).scales, codes[ROW_INDEX_BLOCK];
+    for (uint32_t c = 0; c < f->dim; c += ROW_INDEX_BLOCK) {
+        uint32_t count = f->dim - c < ROW_INDEX_BLOCK ? f->dim - c : ROW_INDEX_BLOCK;
+        *scale++ = encode_block(x + c, count, e2m1_scale, e2m1_encode, codes);
+        if (count % 2)
+            codes[count] = 0;
+        for (uint32_t i = 0; i < count; i += 2)
+            row[(c + i) / 2] = (uint8_t)(codes[i] | codes[i + 1] << 4);
+    }
+}
+
+void row_encode(const struct row_format *f, const float *x, void *row) {
+    switch (f->kind) {
+    case ROW_F32:
+        memcpy(row, x, f->dim * sizeof(*x));
+        break;
+    case ROW_KEY:
+    case ROW_KEY_F32:
+        encode_key(f, x, row);
+        break;
+    case ROW_INDEX:
+        encode_index(f, x, row);
+        break;
+    }
+}
+
+void row_decode(const struct row_format *f, const void *row, uint32_t col, uint32_t count, float *out) {
+    struct row_places at = row_places(f);
+    uint32_t plain = at.plain.cols, some = col >= plain ? 0 : plain - col < count ? plain - col : count;
+    at.plain.data = row;
+    at.plain.scale = (const uint8_t *)row + at.scales;
+    at.rotated.data = (const uint8_t *)row + at.tail;
+    if (some)
+        matrix_decode(&at.plain, 0, col, some, out);
+    if (some < count)
+        matrix_decode(&at.rotated, 0, col + some - plain, count - some, out + some);
+}

@@ -150,4 +150,39 @@ static inline bool matrix_quantised(const struct matrix *m) {
     return m->format == FORMAT_FP8 || m->format == FORMAT_FP4;
 }
 
+/* ------------------------------------------------------------------------------ rows of the cache */
+
+/*
+ * How a sequence remembers a vector of `dim` channels, of which the last `rotated` carry its position:
+ *
+ *   F32       float [dim]
+ *   KEY       e4m3 [n] | e8m0 [ceil(n / 64)] | zeros to a multiple of 2 | bf16 [rotated],  n = dim - rotated
+ *   KEY_F32   e4m3 [n] | e8m0 [ceil(n / 64)] | zeros to a multiple of 4 | float [rotated]
+ *   INDEX     e2m1 [dim], two a byte | e8m0 [ceil(dim / 32)]
+ *
+ * so a KEY of 512 channels, 64 of them rotated, takes 584 bytes and an index key of 128 takes 68. What is read is what
+ * e4m3_fake(), bf16_round() and e2m1_fake() make of what was stored, bit for bit; a last block may be shorter. A block
+ * that is not finite has the scale 255 and codes of 0.
+ */
+enum row_kind { ROW_F32, ROW_KEY, ROW_KEY_F32, ROW_INDEX };
+enum { ROW_KEY_BLOCK = 64, ROW_INDEX_BLOCK = 32 };
+
+struct row_format {
+    enum row_kind kind;
+    uint32_t dim, rotated; /* rotated: of keys only */
+};
+
+/* Where the parts of a row are. Each part is a matrix of one row, here without its data. */
+struct row_places {
+    struct matrix plain, rotated; /* the channels before the rotated ones, of F32 and INDEX all; those */
+    size_t scales, tail;          /* offsets in bytes: of plain's scales, of the rotated channels; plain is first */
+    size_t bytes;
+};
+
+struct row_places row_places(const struct row_format *f);
+size_t row_bytes(const struct row_format *f);
+void row_encode(const struct row_format *f, const float *x, void *row);
+/* Channels [col, col + count); for INDEX col is even. */
+void row_decode(const struct row_format *f, const void *row, uint32_t col, uint32_t count, float *out);
+
 #endif

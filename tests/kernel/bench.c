@@ -120,7 +120,7 @@ static void bench_products(void) {
 
 /* ------------------------------------------------------------------------------------------- others */
 
-static const float *keys[KEYS], *blocks[BLOCK];
+static const float *blocks[BLOCK];
 
 static void run_rms_norm(size_t n) {
     kernels->rms_norm(in, (uint32_t)n, other, 1e-6f, out);
@@ -142,11 +142,34 @@ static void run_fake_e2m1(size_t n) {
 static void run_round_bf16(size_t n) {
     kernels->round_bf16(out, n);
 }
+/* Keys as floats, and packed. */
+static const struct row_format float_keys = {ROW_F32, HEAD_DIM, 0}, packed_keys = {ROW_KEY, HEAD_DIM, 64},
+                               float_index = {ROW_F32, INDEX_DIM, 0}, packed_index = {ROW_INDEX, INDEX_DIM, 0};
+static const void *keys[KEYS], *stored[KEYS], *index_rows;
+
+static void run_store_key(size_t n) {
+    kernels->store_row(&packed_keys, in + n, out);
+}
+static void run_store_index(size_t n) {
+    kernels->store_row(&packed_index, in + n, out);
+}
 static void run_attend(size_t heads) {
-    kernels->attend(in, (uint32_t)heads, HEAD_DIM, keys, KEYS, other, 0.04f, out, out + WORK / 2);
+    kernels->attend(in, (uint32_t)heads, &float_keys, keys, KEYS, other, 0.04f, out, out + WORK / 2);
+}
+static void run_attend_packed(size_t heads) {
+    kernels->attend(in, (uint32_t)heads, &packed_keys, stored, KEYS, other, 0.04f, out, out + WORK / 2);
+}
+static void run_attend_bf16(size_t heads) {
+    kernels->attend_bf16(in, (uint32_t)heads, &packed_keys, stored, KEYS, other, 0.04f, out, out + WORK / 2, scratch);
 }
 static void run_index_scores(size_t heads) {
-    kernels->index_scores(in, in, (uint32_t)heads, INDEX_DIM, other, INDEX_KEYS, out);
+    kernels->index_scores(in, in, (uint32_t)heads, &float_index, other, INDEX_KEYS, out);
+}
+static void run_index_scores_packed(size_t heads) {
+    kernels->index_scores(in, in, (uint32_t)heads, &packed_index, index_rows, INDEX_KEYS, out);
+}
+static void run_index_scores_bf16(size_t heads) {
+    kernels->index_scores_bf16(in, in, (uint32_t)heads, &packed_index, index_rows, INDEX_KEYS, out, scratch);
 }
 static void run_pool(size_t rows) {
     kernels->pool(blocks, blocks, other, HEAD_DIM, (uint32_t)rows, HEAD_DIM, out);
@@ -172,6 +195,21 @@ static void run_axpy(size_t n) {
     kernels->axpy(out, in, n, 0.001f);
 }
 
+/* The rows of `other`, and the same packed. */
+static void place_keys(void) {
+    static uint8_t rows[KEYS * 4 * HEAD_DIM + INDEX_KEYS * INDEX_DIM];
+    uint8_t *to = rows;
+    for (size_t i = 0; i < KEYS; i++) {
+        keys[i] = other + (i * 7919 % KEYS) * HEAD_DIM;
+        stored[i] = to + (i * 7919 % KEYS) * row_bytes(&packed_keys);
+    }
+    for (size_t i = 0; i < KEYS; i++, to += row_bytes(&packed_keys))
+        row_encode(&packed_keys, other + i * HEAD_DIM, to);
+    index_rows = to;
+    for (size_t i = 0; i < INDEX_KEYS; i++, to += row_bytes(&packed_index))
+        row_encode(&packed_index, other + i * INDEX_DIM, to);
+}
+
 static void bench_others(void) {
     static const struct {
         const char *name;
@@ -182,7 +220,15 @@ static void bench_others(void) {
     } rows[] = {
         {"attend, 64 heads", run_attend, HEADS, 1, 0, 4.0 * HEADS * HEAD_DIM * KEYS},
         {"attend, 16 heads", run_attend, 16, 1, 0, 4.0 * 16 * HEAD_DIM * KEYS},
+        {"attend packed, 64", run_attend_packed, HEADS, 1, 0, 4.0 * HEADS * HEAD_DIM * KEYS},
+        {"attend packed, 16", run_attend_packed, 16, 1, 0, 4.0 * 16 * HEAD_DIM * KEYS},
+        {"attend_bf16, 64", run_attend_bf16, HEADS, 1, 0, 4.0 * HEADS * HEAD_DIM * KEYS},
+        {"attend_bf16, 32", run_attend_bf16, 32, 1, 0, 4.0 * 32 * HEAD_DIM * KEYS},
         {"index_scores", run_index_scores, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
+        {"index_scores packed", run_index_scores_packed, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
+        {"index_scores_bf16", run_index_scores_bf16, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
+        {"store_row, key", run_store_key, 0, 1000, 4.0 * HEAD_DIM, 0},
+        {"store_row, index key", run_store_index, 0, 1000, 4.0 * INDEX_DIM, 0},
         {"pack, 64 tokens", run_pack, 64, 1, 8.0 * 64 * COLS, 0},
         {"rms_norm", run_rms_norm, COLS, 100, 12.0 * COLS, 0},
         {"rotate", run_rotate, 64, 1000, 12.0 * 64, 0},
@@ -198,8 +244,7 @@ static void bench_others(void) {
         {"swiglu", run_swiglu, 2048, 100, 12.0 * 2048, 0},
         {"axpy", run_axpy, COLS, 100, 12.0 * COLS, 0},
     };
-    for (size_t i = 0; i < KEYS; i++)
-        keys[i] = other + (i * 7919 % KEYS) * HEAD_DIM;
+    place_keys();
     for (size_t i = 0; i < BLOCK; i++)
         blocks[i] = in + i * HEAD_DIM;
     for (size_t i = 0; i < COUNT_OF(turn); i += 2)

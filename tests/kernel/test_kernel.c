@@ -3,9 +3,9 @@
  *
  * Buffers end at an unreadable page, so a read past the end faults, or for half of them at some float before it, so
  * that starts are aligned to a float and no more; guard words before and behind must survive. A signal names the
- * kernel. Lengths run through every tail. The seed is printed; SONDE_TEST_SEED repeats one. The last test sabotages
- * each kernel in turn and expects the check to notice. `test_kernel --bench [LEVEL [KERNEL]]` times them instead
- * (bench.c).
+ * kernel. Lengths run through every tail. The seed is printed; SONDE_TEST_SEED repeats one; SONDE_TEST_ROUNDS says how
+ * many random inputs each kernel gets. The last test sabotages each kernel in turn and expects the check to notice.
+ * `test_kernel --bench [LEVEL [KERNEL]]` times them instead (bench.c).
  */
 #include <math.h>
 #include <signal.h>
@@ -85,8 +85,12 @@ static bool release(void) {
 static double unit = 0x1p-24;
 
 /* The dot contract for n terms whose magnitudes sum to `magnitude`. */
+static double dot_error(double magnitude, size_t n) {
+    return 16 * unit * magnitude * (1 + (double)n / 256) + (double)n * 0x1p-126;
+}
+
 static bool near_dot(float got, double want, double magnitude, size_t n) {
-    return fabs((double)got - want) <= 16 * unit * magnitude * (1 + (double)n / 256) + (double)n * 0x1p-126;
+    return fabs((double)got - want) <= dot_error(magnitude, n);
 }
 
 static bool near_ulp(float got, double want, double ulps) {
@@ -188,7 +192,7 @@ static bool product_holds(const struct product *p, bool rounded) {
     for (uint32_t r = 0; r < p->rows; r++) {
         matrix_decode(&p->w, p->row + r, 0, p->w.cols, decoded);
         for (uint32_t s = 0; s < p->count; s++) {
-            double want = 0, magnitude = 0, vanishing = 0;
+            double want = 0, magnitude = 0, vanishing = 0; /* of what may count as 0, or be rounded */
             for (uint32_t c = 0; c < p->w.cols; c++) {
                 float x = rounded ? bf16_round(p->x[s * p->ldx + c]) : p->x[s * p->ldx + c];
                 if (rounded && p->count == 1 && p->w.format == FORMAT_FP4)
@@ -196,11 +200,11 @@ static bool product_holds(const struct product *p, bool rounded) {
                 double term = (double)x * decoded[c];
                 want += term;
                 magnitude += fabs(term);
-                if (rounded && fabsf(decoded[c]) < 0x1p-126f)
+                if (rounded && (fabsf(decoded[c]) < 0x1p-126f || fabsf(x) < 0x1p-126f))
                     vanishing += fabs(term);
             }
             double got = p->y[s * p->ldy + r];
-            good &= near_dot((float)got, want, magnitude, p->w.cols) || fabs(got - want) <= vanishing;
+            good &= fabs(got - want) <= dot_error(magnitude, p->w.cols) + vanishing;
         }
     }
     return good;
@@ -329,40 +333,146 @@ static bool check_round_bf16(const struct kernel_table *t) {
     return good;
 }
 
-static bool check_attend(const struct kernel_table *t) {
-    bool large = rng_u64(&rng) % 32 == 0; /* as released */
-    uint32_t heads = large ? up_to(130) : up_to(5), dim = large ? 512 : up_to(100), count = up_to(large ? 300 : 40);
-    float *q = floats((size_t)heads * dim), *all = floats((size_t)count * dim), *sink = floats(heads);
-    float *weights = floats((size_t)heads * count), *out = floats((size_t)heads * dim), scale = 1 / sqrtf((float)dim);
-    const float *keys[300];
-    bool good = true;
+/* Shapes as released, or any the format allows. */
+static struct row_format random_format(enum row_kind kind, uint32_t dim) {
+    struct row_format f = {kind, dim, 0};
+    if (kind == ROW_KEY || kind == ROW_KEY_F32)
+        f.rotated = dim > 64 && rng_u64(&rng) & 1 ? dim % 64 + 64 : up_to(dim);
+    return f;
+}
+
+/* `count` rows of the format at any address, of modest floats, and in `decoded` [count, dim] what they hold. */
+static const uint8_t *random_rows(const struct row_format *f, uint32_t count, float **decoded) {
+    size_t bytes = row_bytes(f), words = (count * bytes + 3) / 4;
+    float *x = floats((size_t)count * f->dim);
+    uint8_t *rows = (uint8_t *)floats(words);
+    rows += f->kind != ROW_F32 && rng_u64(&rng) & 1 ? words * 4 - count * bytes : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        float *row = x + (size_t)i * f->dim;
+        for (uint32_t c = 0; c < f->dim; c++)
+            row[c] = fmaxf(-2, fminf(2, row[c]));
+        row_encode(f, row, rows + i * bytes);
+        row_decode(f, rows + i * bytes, 0, f->dim, row);
+    }
+    *decoded = x;
+    return rows;
+}
+
+static bool check_store_row(const struct kernel_table *t) {
+    struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), rng_u64(&rng) % 8 ? up_to(200) : 512);
+    size_t bytes = row_bytes(&f), words = (bytes + 3) / 4;
+    float *x = floats(f.dim);
+    uint8_t want[4 * 512], *row = (uint8_t *)floats(words) + words * 4 - bytes;
+    make_extreme(x, f.dim);
+    row_encode(&f, x, want);
+    t->store_row(&f, x, row);
+    return memcmp(row, want, bytes) == 0;
+}
+
+/* A random attention: its queries, and keys picked from random rows. */
+struct attention {
+    uint32_t heads, count;
+    struct row_format format;
+    float *q, *sink, *weights, *out, scale;
+    const void *keys[300];
+    const float *decoded[300];
+};
+
+static void random_attention(struct attention *a, struct row_format format, uint32_t heads, uint32_t count) {
+    *a = (struct attention){.heads = heads, .count = count, .format = format};
+    uint32_t dim = format.dim;
+    a->scale = 1 / sqrtf((float)dim);
+    a->q = floats((size_t)heads * dim);
+    a->sink = floats(heads);
+    a->weights = floats((size_t)heads * count);
+    a->out = floats((size_t)heads * dim);
+    float *all;
+    const uint8_t *rows = random_rows(&format, count, &all);
     for (uint32_t i = 0; i < heads * dim; i++)
-        q[i] = fmaxf(-2, fminf(2, q[i]));
-    for (uint32_t i = 0; i < count * dim; i++)
-        all[i] = fmaxf(-2, fminf(2, all[i]));
+        a->q[i] = fmaxf(-2, fminf(2, a->q[i]));
     for (uint32_t h = 0; h < heads; h++)
-        sink[h] = fmaxf(-3, fminf(3, sink[h]));
-    for (uint32_t k = 0; k < count; k++)
-        keys[k] = all + (size_t)(rng_u64(&rng) % count) * dim;
-    t->attend(q, heads, dim, keys, count, sink, scale, weights, out);
-    for (uint32_t h = 0; h < heads; h++) {
-        double w[300], total = exp((double)sink[h]);
-        if (large && h % 16) /* the truth takes its time */
-            continue;
-        for (uint32_t k = 0; k < count; k++) {
+        a->sink[h] = fmaxf(-3, fminf(3, a->sink[h]));
+    for (uint32_t k = 0; k < count; k++) {
+        uint32_t i = up_to(count) - 1;
+        a->keys[k] = rows + i * row_bytes(&format);
+        a->decoded[k] = all + (size_t)i * dim;
+    }
+}
+
+/* `rounding` is what weights may be off, relative to themselves. */
+static bool attend_holds(const struct attention *a, double rounding) {
+    const uint32_t dim = a->format.dim;
+    bool good = true;
+    for (uint32_t h = 0; h<a->heads; h += a->heads> 16 ? 16 : 1) { /* the truth takes its time */
+        double w[300], total = exp((double)a->sink[h]);
+        for (uint32_t k = 0; k < a->count; k++) {
             double logit = 0;
             for (uint32_t c = 0; c < dim; c++)
-                logit += (double)q[h * dim + c] * keys[k][c];
-            total += w[k] = exp(logit * (double)scale);
+                logit += (double)a->q[h * dim + c] * a->decoded[k][c];
+            total += w[k] = exp(logit * (double)a->scale);
         }
         for (uint32_t c = 0; c < dim; c++) {
             double want = 0, magnitude = 0;
-            for (uint32_t k = 0; k < count; k++) {
-                want += w[k] / total * keys[k][c];
-                magnitude += w[k] / total * fabs((double)keys[k][c]);
+            for (uint32_t k = 0; k < a->count; k++) {
+                want += w[k] / total * a->decoded[k][c];
+                magnitude += w[k] / total * fabs((double)a->decoded[k][c]);
             }
-            good &= near_dot(out[h * dim + c], want, 16 * magnitude, dim + count);
+            good &=
+                fabs(a->out[h * dim + c] - want) <= dot_error(16 * magnitude, dim + a->count) + rounding * magnitude;
         }
+    }
+    return good;
+}
+
+/* Packed keys give the bits that the same keys as floats give. */
+static bool check_attend(const struct kernel_table *t) {
+    bool large = rng_u64(&rng) % 32 == 0; /* as released */
+    uint32_t heads = large ? up_to(130) : up_to(5), dim = large ? 512 : up_to(200), count = up_to(large ? 300 : 40);
+    struct row_format plain = {ROW_F32, dim, 0};
+    struct attention a;
+    random_attention(&a, random_format((enum row_kind)(rng_u64(&rng) % 4), dim), heads, count);
+    float *again = floats((size_t)heads * dim);
+    t->attend(a.q, heads, &a.format, a.keys, count, a.sink, a.scale, a.weights, a.out);
+    for (uint32_t k = 0; k < count; k++)
+        a.keys[k] = a.decoded[k];
+    t->attend(a.q, heads, &plain, a.keys, count, a.sink, a.scale, a.weights, again);
+    return attend_holds(&a, 0) && memcmp(a.out, again, (size_t)heads * dim * sizeof(*again)) == 0;
+}
+
+/* A shape that fast kernels are made for, or any. Half the scales of keys are extreme now and then. */
+static bool check_attend_bf16(const struct kernel_table *t) {
+    bool large = rng_u64(&rng) % 16 == 0;
+    uint32_t heads = large ? 32 * up_to(4) : up_to(5), dim = large ? 128 * up_to(4) : up_to(200);
+    struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim);
+    struct attention a;
+    if (large)
+        f = (struct row_format){ROW_KEY, dim, 64};
+    random_attention(&a, f, heads, up_to(large ? 300 : 40));
+    for (uint32_t i = 0; i < heads * dim; i++)
+        a.q[i] = bf16_round(a.q[i]);
+    t->attend_bf16(a.q, heads, &f, a.keys, a.count, a.sink, a.scale, a.weights, a.out, scratch);
+    return attend_holds(&a, 0x1p-8);
+}
+
+/* What `lost` queries' channels add may be missing: those below 2^-126. */
+static bool scores_hold(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys, uint32_t count,
+                        const float *scores, double lost) {
+    bool good = true;
+    for (uint32_t i = 0; i < count; i++) {
+        double want = 0, magnitude = 0, missing = 0;
+        for (uint32_t h = 0; h < heads; h++) {
+            double match = 0, sum = 0;
+            for (uint32_t c = 0; c < dim; c++) {
+                double term = (double)q[h * dim + c] * keys[i * dim + c];
+                match += term;
+                sum += fabs(term);
+                if (fabs((double)q[h * dim + c]) < 0x1p-126)
+                    missing += lost * fabs(w[h] * term);
+            }
+            want += w[h] * fmax(match, 0);
+            magnitude += fabs((double)w[h]) * sum;
+        }
+        good &= fabs(scores[i] - want) <= dot_error(2 * magnitude, dim + heads) + missing;
     }
     return good;
 }
@@ -371,24 +481,28 @@ static bool check_index_scores(const struct kernel_table *t) {
     bool large = rng_u64(&rng) % 32 == 0, wide = rng_u64(&rng) % 32 == 0;
     uint32_t heads = up_to(large ? 130 : 20), dim = large ? 128 : up_to(wide ? 600 : 130),
              count = up_to(large ? 100 : 9);
-    float *q = floats((size_t)heads * dim), *w = floats(heads), *keys = floats((size_t)count * dim);
-    float *scores = floats(count);
-    bool good = true;
-    t->index_scores(q, w, heads, dim, keys, count, scores);
-    for (uint32_t i = 0; i < count; i++) {
-        double want = 0, magnitude = 0;
-        for (uint32_t h = 0; h < heads; h++) {
-            double match = 0, sum = 0;
-            for (uint32_t c = 0; c < dim; c++) {
-                match += (double)q[h * dim + c] * keys[i * dim + c];
-                sum += fabs((double)q[h * dim + c] * keys[i * dim + c]);
-            }
-            want += w[h] * fmax(match, 0);
-            magnitude += fabs((double)w[h]) * sum;
-        }
-        good &= near_dot(scores[i], want, 2 * magnitude, dim + heads);
-    }
-    return good;
+    struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim), plain = {ROW_F32, dim, 0};
+    float *q = floats((size_t)heads * dim), *w = floats(heads), *keys;
+    float *scores = floats(count), *again = floats(count);
+    const uint8_t *rows = random_rows(&f, count, &keys);
+    t->index_scores(q, w, heads, &f, rows, count, scores);
+    t->index_scores(q, w, heads, &plain, keys, count, again);
+    return memcmp(scores, again, count * sizeof(*scores)) == 0 && scores_hold(q, w, heads, dim, keys, count, scores, 0);
+}
+
+static bool check_index_scores_bf16(const struct kernel_table *t) {
+    bool large = rng_u64(&rng) % 16 == 0;
+    uint32_t heads = large ? 32 * up_to(4) : up_to(20), dim = large ? 128 * up_to(2) : up_to(130);
+    struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim);
+    if (large)
+        f = (struct row_format){ROW_INDEX, dim, 0};
+    uint32_t count = up_to(large ? 100 : 9);
+    float *q = floats((size_t)heads * dim), *w = floats(heads), *keys, *scores = floats(count);
+    const uint8_t *rows = random_rows(&f, count, &keys);
+    for (uint32_t i = 0; i < heads * dim; i++)
+        q[i] = bf16_round(q[i]);
+    t->index_scores_bf16(q, w, heads, &f, rows, count, scores, scratch);
+    return scores_hold(q, w, heads, dim, keys, count, scores, 1);
 }
 
 static bool check_pool(const struct kernel_table *t) {
@@ -540,7 +654,7 @@ static const struct {
 #undef CHECK_ROW
 };
 
-enum { RUNS = 400 };
+static int rounds = 400;
 
 /* What a signal interrupts. */
 static const char *running_kernel, *running_level;
@@ -565,11 +679,11 @@ static void name_signals(void) {
         signal(numbers[i], on_signal);
 }
 
-/* False as soon as one of `RUNS` random inputs breaks the contract of a kernel. */
+/* False as soon as one of `rounds` random inputs breaks the contract of a kernel. */
 static bool holds(size_t check, const struct kernel_table *t) {
     bool good = true;
     running_kernel = checks[check].name;
-    for (int i = 0; i < RUNS && good; i++) {
+    for (int i = 0; i < rounds && good; i++) {
         good = checks[check].run(t);
         good &= release();
     }
@@ -638,14 +752,29 @@ static void round_bf16_fault(float *x, size_t count) {
     real.round_bf16(x, count);
     nudge(&x[count - 1]);
 }
-static void attend_fault(const float *q, uint32_t heads, uint32_t dim, const float *const *keys, uint32_t count,
-                         const float *sink, float scale, float *weights, float *out) {
-    real.attend(q, heads, dim, keys, count, sink, scale, weights, out);
-    nudge(&out[heads * dim - 1]);
+static void store_row_fault(const struct row_format *format, const float *x, void *row) {
+    real.store_row(format, x, row);
+    ((uint8_t *)row)[row_bytes(format) - 1] ^= 1;
 }
-static void index_scores_fault(const float *q, const float *w, uint32_t heads, uint32_t dim, const float *keys,
-                               uint32_t count, float *scores) {
-    real.index_scores(q, w, heads, dim, keys, count, scores);
+static void attend_fault(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                         uint32_t count, const float *sink, float scale, float *weights, float *out) {
+    real.attend(q, heads, format, keys, count, sink, scale, weights, out);
+    nudge(&out[heads * format->dim - 1]);
+}
+static void index_scores_fault(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                               const void *keys, uint32_t count, float *scores) {
+    real.index_scores(q, w, heads, format, keys, count, scores);
+    nudge(&scores[count - 1]);
+}
+static void attend_bf16_fault(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                              uint32_t count, const float *sink, float scale, float *weights, float *out, void *room) {
+    real.attend_bf16(q, heads, format, keys, count, sink, scale, weights, out, room);
+    for (uint32_t i = 0; i < heads * format->dim; i++)
+        out[i] *= 1.01f;
+}
+static void index_scores_bf16_fault(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                                    const void *keys, uint32_t count, float *scores, void *room) {
+    real.index_scores_bf16(q, w, heads, format, keys, count, scores, room);
     nudge(&scores[count - 1]);
 }
 static void pool_fault(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,
@@ -714,12 +843,14 @@ static int bench(int argc, char **argv) {
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
         return bench(argc, argv);
-    const char *given = getenv("SONDE_TEST_SEED");
+    const char *given = getenv("SONDE_TEST_SEED"), *fewer = getenv("SONDE_TEST_ROUNDS");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)(clock_seconds() * 1e6);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels__keep_their_contracts),
         cmocka_unit_test(test_kernels__a_fault_is_noticed),
     };
+    if (fewer && atoi(fewer) > 0)
+        rounds = atoi(fewer);
     rng_init(&rng, seed);
     print_message("# SONDE_TEST_SEED=%llu\n", (unsigned long long)seed);
     return cmocka_run_group_tests(tests, NULL, NULL);

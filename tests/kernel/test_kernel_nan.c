@@ -40,23 +40,23 @@ static bool nan_only(const float *x, size_t count, size_t from, size_t to, size_
 
 /* ---------------------------------------------------------------------------------------- products */
 
-enum { ROWS = 5, COLS = 200 };
+enum { ROWS = 5 };
 
-static struct matrix matrix_of(enum format f) {
+static struct matrix matrix_of(enum format f, uint32_t width) {
     static const uint16_t one[] = {[FORMAT_BF16] = 0x3f80, [FORMAT_F16] = 0x3c00};
-    struct matrix w = {.format = f, .rows = ROWS, .cols = COLS, .data = codes};
+    struct matrix w = {.format = f, .rows = ROWS, .cols = width, .data = codes};
     memset(codes, f == FORMAT_FP8 ? 0x38 : 0x22, sizeof(codes)); /* ones */
     memset(scales, 127, sizeof(scales));
-    for (size_t i = 0; f == FORMAT_F32 && i < (size_t)ROWS * COLS; i++)
+    for (size_t i = 0; f == FORMAT_F32 && i < (size_t)ROWS * width; i++)
         memcpy(codes + 4 * i, &(float){1}, 4);
-    for (size_t i = 0; (f == FORMAT_BF16 || f == FORMAT_F16) && i < (size_t)ROWS * COLS; i++)
+    for (size_t i = 0; (f == FORMAT_BF16 || f == FORMAT_F16) && i < (size_t)ROWS * width; i++)
         memcpy(codes + 2 * i, &one[f], 2);
     if (matrix_quantised(&w)) {
         w.scale = scales;
         w.scale_format = SCALE_E8M0;
         w.block_rows = f == FORMAT_FP4 ? 1 : 128;
         w.block_cols = f == FORMAT_FP4 ? 32 : 128;
-        w.scale_cols = (COLS + w.block_cols - 1) / w.block_cols;
+        w.scale_cols = (width + w.block_cols - 1) / w.block_cols;
     }
     return w;
 }
@@ -64,10 +64,10 @@ static struct matrix matrix_of(enum format f) {
 static bool inputs_reach(const struct matrix *w, uint32_t count, uint32_t col) {
     bool good = true;
     fill();
-    a[(count - 1) * COLS + col] = NAN;
-    kernels->gemm(w, 0, ROWS, a, COLS, count, out, ROWS);
+    a[(count - 1) * w->cols + col] = NAN;
+    kernels->gemm(w, 0, ROWS, a, w->cols, count, out, ROWS);
     good &= nan_only(out, (size_t)count * ROWS, (size_t)(count - 1) * ROWS, (size_t)count * ROWS, 1);
-    kernels->pack(w, a, COLS, count, 0, COLS, packed);
+    kernels->pack(w, a, w->cols, count, 0, w->cols, packed);
     kernels->gemm_bf16(w, 0, ROWS, packed, count, out, ROWS, scratch);
     return good && nan_only(out, (size_t)count * ROWS, (size_t)(count - 1) * ROWS, (size_t)count * ROWS, 1);
 }
@@ -75,26 +75,28 @@ static bool inputs_reach(const struct matrix *w, uint32_t count, uint32_t col) {
 /* Of a weight in row `row`. */
 static bool weights_reach(const struct matrix *w, uint32_t count, uint32_t row) {
     fill();
-    kernels->gemm(w, 0, ROWS, a, COLS, count, out, ROWS);
+    kernels->gemm(w, 0, ROWS, a, w->cols, count, out, ROWS);
     if (!nan_only(out, (size_t)count * ROWS, row, (size_t)count * ROWS, ROWS))
         return false;
-    kernels->pack(w, a, COLS, count, 0, COLS, packed);
+    kernels->pack(w, a, w->cols, count, 0, w->cols, packed);
     kernels->gemm_bf16(w, 0, ROWS, packed, count, out, ROWS, scratch);
     return nan_only(out, (size_t)count * ROWS, row, (size_t)count * ROWS, ROWS);
 }
 
-static bool products_keep(enum format f) {
-    static const uint32_t counts[] = {1, 3, 4, 5, 20}, cols[] = {0, 17, 100, 130, COLS - 1};
+/* At a width that ends within a block, and at one of whole blocks, which some levels take otherwise. */
+static bool products_keep(enum format f, uint32_t width) {
+    static const uint32_t counts[] = {1, 3, 4, 5, 20};
+    const uint32_t cols[] = {0, 17, 100, 130, width - 1};
     static const size_t bits[] = {[FORMAT_F32] = 32, [FORMAT_BF16] = 16, [FORMAT_F16] = 16, [FORMAT_FP8] = 8};
     bool good = true;
     for (size_t i = 0; i < COUNT_OF(counts); i++)
         for (size_t j = 0; j < COUNT_OF(cols); j++) {
-            struct matrix w = matrix_of(f);
+            struct matrix w = matrix_of(f, width);
             good &= inputs_reach(&w, counts[i], cols[j]);
             if (f == FORMAT_FP4)
                 scales[3 * w.scale_cols + cols[j] / 32] = 255;
             else
-                memset(codes + (3 * COLS + cols[j]) * bits[f] / 8, 0xff, bits[f] / 8);
+                memset(codes + (3 * width + cols[j]) * bits[f] / 8, 0xff, bits[f] / 8);
             good &= weights_reach(&w, counts[i], 3);
         }
     return good;
@@ -135,32 +137,78 @@ static bool roundings_keep(size_t at) {
     return good && nan_only(a, N, at, at + 1, 1);
 }
 
-static bool attention_keeps(size_t at) {
-    enum { HEADS = 3, KEYS = 40 };
-    const float *keys[KEYS];
-    float sink[HEADS] = {0};
+enum { HEADS = 3, MOST_HEADS = 32, KEYS = 40 };
+
+static const struct row_format formats[] = {{ROW_F32, N, 0}, {ROW_KEY, N, 10}, {ROW_KEY_F32, N, 10}, {ROW_INDEX, N, 0}};
+
+/* A NaN or an infinity makes its block NaN, a rotated channel itself only. */
+static bool rows_keep(size_t at) {
+    static const size_t blocks[] = {1, ROW_KEY_BLOCK, ROW_KEY_BLOCK, ROW_INDEX_BLOCK};
+    uint8_t row[N * sizeof(float)];
     bool good = true;
-    for (size_t k = 0; k < KEYS; k++)
-        keys[k] = b + k * N;
+    for (size_t i = 0; i < COUNT_OF(formats); i++) {
+        size_t plain = row_places(&formats[i]).plain.cols, from = at / blocks[i] * blocks[i], to = from + blocks[i];
+        fill();
+        a[at] = NAN;
+        kernels->store_row(&formats[i], a, row);
+        row_decode(&formats[i], row, 0, N, out);
+        good &= at < plain ? nan_only(out, N, from, to < plain ? to : plain, 1) : nan_only(out, N, at, at + 1, 1);
+    }
+    return good;
+}
+
+/* The kernels of attention, for what `fast` and other precisions ask of them. */
+static void attend(bool bf16, const struct row_format *f, uint32_t heads, const void *const *keys, const float *sink) {
+    if (bf16)
+        kernels->attend_bf16(a, heads, f, keys, KEYS, sink, 0.1f, weights, out, scratch);
+    else
+        kernels->attend(a, heads, f, keys, KEYS, sink, 0.1f, weights, out);
+}
+
+static void index_scores(bool bf16, const struct row_format *f, uint32_t heads, const void *rows) {
+    if (bf16)
+        kernels->index_scores_bf16(a, c, heads, f, rows, KEYS, out, scratch);
+    else
+        kernels->index_scores(a, c, heads, f, rows, KEYS, out);
+}
+
+/* Both with keys [KEYS, dim] of b, stored: one of head 1's outputs, or of all of them. */
+static bool attention_reaches(bool bf16, const struct row_format *f, uint32_t heads, const float *sink, size_t key) {
+    static uint8_t rows[KEYS * 128 * sizeof(float)];
+    const void *keys[KEYS];
+    const size_t dim = f->dim;
+    for (size_t k = 0; k < KEYS; k++) {
+        keys[k] = rows + k * row_bytes(f);
+        kernels->store_row(f, b + k * dim, rows + k * row_bytes(f));
+    }
+    attend(bf16, f, heads, keys, sink);
+    bool good =
+        key < KEYS ? nan_only(out, heads * dim, 0, heads * dim, 1) : nan_only(out, heads * dim, dim, 2 * dim, 1);
+    index_scores(bf16, f, heads, rows);
+    return good && (key < KEYS ? nan_only(out, KEYS, key, key + 1, 1) : nan_only(out, KEYS, 0, KEYS, 1));
+}
+
+static bool attention_of_format_keeps(bool bf16, const struct row_format *f, uint32_t heads, size_t at) {
+    float sink[MOST_HEADS] = {0};
     fill();
-    a[N + at] = NAN;
-    kernels->attend(a, HEADS, N, keys, KEYS, sink, 0.1f, weights, out);
-    good &= nan_only(out, HEADS * N, N, 2 * N, 1);
-    kernels->index_scores(a, c, HEADS, N, b, KEYS, out);
-    good &= nan_only(out, KEYS, 0, KEYS, 1);
+    a[f->dim + at] = NAN;
+    bool good = attention_reaches(bf16, f, heads, sink, KEYS);
     fill();
-    b[(at % KEYS) * N + at] = NAN;
-    kernels->attend(a, HEADS, N, keys, KEYS, sink, 0.1f, weights, out);
-    good &= nan_only(out, HEADS * N, 0, HEADS * N, 1);
-    kernels->index_scores(a, c, HEADS, N, b, KEYS, out);
-    good &= nan_only(out, KEYS, at % KEYS, at % KEYS + 1, 1);
+    b[(at % KEYS) * f->dim + at] = NAN;
+    good &= attention_reaches(bf16, f, heads, sink, at % KEYS);
     fill();
-    sink[1] = NAN;
-    kernels->attend(a, HEADS, N, keys, KEYS, sink, 0.1f, weights, out);
-    good &= nan_only(out, HEADS * N, N, 2 * N, 1);
-    c[1] = NAN;
-    kernels->index_scores(a, c, HEADS, N, b, KEYS, out);
-    return good && nan_only(out, KEYS, 0, KEYS, 1);
+    sink[1] = c[1] = NAN;
+    return good & attention_reaches(bf16, f, heads, sink, KEYS);
+}
+
+static bool attention_keeps(size_t at) {
+    static const struct row_format key = {ROW_KEY, 128, 64}, index = {ROW_INDEX, 128, 0}; /* that tiles take */
+    bool good = true;
+    for (size_t i = 0; i < COUNT_OF(formats); i++)
+        good &= attention_of_format_keeps(false, &formats[i], HEADS, at) &
+                attention_of_format_keeps(true, &formats[i], HEADS, at);
+    return good & attention_of_format_keeps(true, &key, MOST_HEADS, at) &
+           attention_of_format_keeps(true, &index, MOST_HEADS, at);
 }
 
 static bool pooling_keeps(size_t at) {
@@ -230,8 +278,9 @@ static void test_kernels__a_nan_stays(void **state) {
     static const struct {
         const char *name;
         bool (*keeps)(size_t at);
-    } groups[] = {{"norms", norms_keep},      {"roundings", roundings_keep},      {"attention", attention_keeps},
-                  {"pooling", pooling_keeps}, {"hyper-connections", hyper_keeps}, {"experts", experts_keep}};
+    } groups[] = {{"norms", norms_keep},          {"roundings", roundings_keep}, {"rows", rows_keep},
+                  {"attention", attention_keeps}, {"pooling", pooling_keeps},    {"hyper-connections", hyper_keeps},
+                  {"experts", experts_keep}};
     (void)state;
     for (int level = 0; level < KERNEL_LEVEL_COUNT; level++) {
         struct kernel_table t;
@@ -241,7 +290,7 @@ static void test_kernels__a_nan_stays(void **state) {
         kernel_table_init(&t, (enum kernel_level)level);
         kernels = &t;
         for (int f = FORMAT_F32; f <= FORMAT_FP4; f++)
-            if (!products_keep((enum format)f))
+            if (!products_keep((enum format)f, 200) || !products_keep((enum format)f, 256))
                 fail_msg("products of format %d lose a NaN at level %s", f, name);
         for (size_t i = 0; i < COUNT_OF(groups); i++)
             if (!all_keep(groups[i].keeps))

@@ -104,13 +104,33 @@ static void test_bytes__of_a_step(void **state) {
 static void test_bytes__of_the_cache(void **state) {
     (void)state;
     /* a key and an entry: 32 floats; an index key: 16. Three layers have a window of three */
-    assert_int_equal(bench_cache_bytes(&shape, 0), 3 * 1 * 128);
-    assert_int_equal(bench_cache_bytes(&shape, 2), 3 * 3 * 128);
-    assert_int_equal(bench_cache_bytes(&shape, 3), 9 * 128 + 1 * (128 + 64));
-    assert_int_equal(bench_cache_bytes(&shape, 6), 9 * 128 + 1 * (128 + 64));
-    assert_int_equal(bench_cache_bytes(&shape, 7), 9 * 128 + 2 * (128 + 64) + 1 * 128);
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 0), 3 * 1 * 128);
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 2), 3 * 3 * 128);
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 3), 9 * 128 + 1 * (128 + 64));
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 6), 9 * 128 + 1 * (128 + 64));
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 7), 9 * 128 + 2 * (128 + 64) + 1 * 128);
     /* token 41 has 10 complete blocks of 4, of which it sees two but scores all, and 5 of 8 */
-    assert_int_equal(bench_cache_bytes(&shape, 41), 9 * 128 + 2 * 128 + 10 * 64 + 5 * 128);
+    assert_int_equal(bench_cache_bytes(&shape, SONDE_PRECISION_F32, 41), 9 * 128 + 2 * 128 + 10 * 64 + 5 * 128);
+}
+
+/* 43 layers of V4-Flash: two with a window only, then ratios 4 and 128 in turn; the next is multi-token prediction. */
+static void test_bytes__of_a_long_context(void **state) {
+    (void)state;
+    enum { LAYERS = 43, TOKENS = 1 << 20 };
+    uint32_t ratio[LAYERS] = {0, 0};
+    for (uint32_t i = 2; i < LAYERS; i++)
+        ratio[i] = i % 2 ? 128 : 4;
+    struct shape flash = {
+        .layers = LAYERS, .ratios = ratio, .head_dim = 512, .rope_dim = 64, .index_dim = 128, .window = 128};
+    uint64_t fixed, growing;
+    struct sonde_error e;
+    assert_int_equal(model_cache_bytes(&flash, SONDE_PRECISION_FAST, TOKENS, &fixed, &growing, &e), 0);
+    assert_int_equal(growing, (uint64_t)21 * TOKENS / 4 * (584 + 68) + (uint64_t)20 * TOKENS / 128 * 584);
+    assert_true(growing / TOKENS < 3600);
+    assert_int_equal(model_cache_bytes(&flash, SONDE_PRECISION_OFFICIAL, TOKENS, &fixed, &growing, &e), 0);
+    assert_true(growing / TOKENS < 3600);
+    assert_int_equal(model_cache_bytes(&flash, SONDE_PRECISION_F32, TOKENS, &fixed, &growing, &e), 0);
+    assert_int_equal(growing, (uint64_t)21 * TOKENS / 4 * 4 * (512 + 128) + (uint64_t)20 * TOKENS / 128 * 4 * 512);
 }
 
 static void test_flops__of_a_token(void **state) {
@@ -171,6 +191,7 @@ int main(void) {
         cmocka_unit_test(test_count__leaves_out_what_takes_no_part),
         cmocka_unit_test(test_bytes__of_a_step),
         cmocka_unit_test(test_bytes__of_the_cache),
+        cmocka_unit_test(test_bytes__of_a_long_context),
         cmocka_unit_test(test_flops__of_a_token),
         cmocka_unit_test(test_median__of_odd_and_even),
         cmocka_unit_test(test_limits__are_those_of_a_machine),

@@ -186,7 +186,8 @@ static void test_sessions__of_one_model_do_not_touch(void **state) {
     float alone[256];
     const int32_t ids[] = {50, 60, 70, 80, 90, 100};
     sonde_session *a = session(flash, 0, 0), *b = session(flash, 0, 0);
-    assert_int_equal(sonde_session_feed(a, ids, 6, NULL), 0);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(sonde_session_feed(a, ids + i, 1, NULL), 0);
     memcpy(alone, sonde_session_logits(a), sizeof(alone));
     sonde_session_reset(a);
     for (int i = 0; i < 6; i++) {

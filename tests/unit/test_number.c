@@ -196,6 +196,68 @@ static void test_round__what_is_not_finite_stays_so(void **state) {
     assert_true(isnan(wide[0]) && isnan(wide[127]));
 }
 
+static bool same(float a, float b) {
+    return float_bits(a) == float_bits(b) || (isnan(a) && isnan(b));
+}
+
+/* What a row reads back as, by the functions that round without packing. */
+static void fake_row(const struct row_format *f, float *x) {
+    bool index = f->kind == ROW_INDEX;
+    uint32_t block = index ? ROW_INDEX_BLOCK : ROW_KEY_BLOCK, plain = f->dim - f->rotated;
+    if (f->kind == ROW_F32)
+        return;
+    for (uint32_t c = 0; c < plain; c += block) {
+        uint32_t count = plain - c < block ? plain - c : block;
+        (index ? e2m1_fake : e4m3_fake)(x + c, count, count);
+    }
+    for (uint32_t c = plain; c < f->dim && f->kind == ROW_KEY; c++)
+        x[c] = bf16_round(x[c]);
+}
+
+static void test_rows__read_back_as_they_round(void **state) {
+    (void)state;
+    static const struct row_format formats[] = {
+        {ROW_F32, 5, 0},       {ROW_KEY, 512, 64},   {ROW_KEY, 96, 32},  {ROW_KEY, 64, 64},   {ROW_KEY, 77, 7},
+        {ROW_KEY_F32, 96, 32}, {ROW_KEY_F32, 77, 7}, {ROW_INDEX, 32, 0}, {ROW_INDEX, 128, 0}, {ROW_INDEX, 45, 0}};
+    make_input(0);
+    for (size_t i = 0, at = 0; i < 10 * COUNT_OF(formats); i++, at += 512) {
+        const struct row_format *f = &formats[i % COUNT_OF(formats)];
+        uint8_t row[4 * 512 + 1];
+        float want[512], got[512];
+        uint32_t cut = f->dim / 3 / 2 * 2;
+        memcpy(want, input + at, sizeof(want));
+        fake_row(f, want);
+        row[row_bytes(f)] = 0xa5;
+        row_encode(f, input + at, row);
+        assert_int_equal(row[row_bytes(f)], 0xa5);
+        row_decode(f, row, 0, cut, got);
+        row_decode(f, row, cut, f->dim - cut, got + cut);
+        for (uint32_t c = 0; c < f->dim; c++)
+            assert_true(same(got[c], want[c]));
+    }
+}
+
+static void test_rows__lie_as_documented(void **state) {
+    (void)state;
+    const struct row_format key = {ROW_KEY, 512, 64}, index = {ROW_INDEX, 128, 0}, small = {ROW_KEY, 66, 2};
+    assert_int_equal(row_bytes(&key), 448 + 7 + 1 + 128);
+    assert_int_equal(row_bytes(&index), 64 + 4);
+    assert_int_equal(row_bytes(&(struct row_format){ROW_KEY_F32, 512, 64}), 448 + 7 + 1 + 256);
+    assert_int_equal(row_bytes(&(struct row_format){ROW_F32, 512, 64}), 2048);
+    float x[128] = {448, -1, [64] = 1, [65] = -2};
+    uint8_t row[80], want[70] = {0x7e, 0xb8, [64] = 127, [66] = 0x80, 0x3f, 0x00, 0xc0};
+    row_encode(&small, x, row);
+    assert_memory_equal(row, want, sizeof(want));
+    x[0] = 6;
+    row_encode(&index, x, row);
+    assert_int_equal(row[0], 0xa7);  /* 6 in the low nibble, -1 in the high one */
+    assert_int_equal(row[32], 0xe4); /* 1 and -2 where the scale is 1/2: 2 and -4 */
+    x[1] = NAN;
+    row_encode(&small, x, row);
+    assert_int_equal(row[64], 255);
+    assert_int_equal(row[0], 0);
+}
+
 static void test_matrix__decodes_every_format_at_any_place(void **state) {
     (void)state;
     /* 3 x 5 FP8 in blocks of 2 x 2, scales 2^0 .. 2^5 */
@@ -269,6 +331,8 @@ int main(void) {
         cmocka_unit_test(test_round__ties_subnormals_and_saturation),
         cmocka_unit_test(test_decode__every_code),
         cmocka_unit_test(test_round__what_is_not_finite_stays_so),
+        cmocka_unit_test(test_rows__read_back_as_they_round),
+        cmocka_unit_test(test_rows__lie_as_documented),
         cmocka_unit_test(test_matrix__decodes_every_format_at_any_place),
         cmocka_unit_test(test_dtype__names_go_both_ways),
     };

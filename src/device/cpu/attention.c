@@ -12,16 +12,18 @@
 /* Keys of row s into worker->keys; returns how many. */
 static uint32_t gather(struct cpu_worker *worker, const struct device_attend *a, uint64_t s) {
     uint64_t at = a->first + s, from = at + 1 > a->window ? at + 1 - a->window : 0;
+    const uint8_t *fresh = a->fresh, *ring = a->ring, *entries = a->entries;
+    size_t bytes = row_bytes(&a->format);
     uint32_t n = 0;
     for (uint64_t p = from; p <= at; p++)
-        worker->keys[n++] = p >= a->first ? a->fresh + (p - a->first) * a->dim : a->ring + p % a->window * a->dim;
+        worker->keys[n++] = p >= a->first ? fresh + (p - a->first) * bytes : ring + p % a->window * bytes;
     if (a->chosen) {
         const int32_t *chosen = a->chosen + s * a->top;
         for (int32_t i = 0; i < a->counts[s]; i++)
-            worker->keys[n++] = a->entries + (size_t)chosen[i] * a->dim;
+            worker->keys[n++] = entries + (size_t)chosen[i] * bytes;
     } else if (a->ratio) {
         for (uint64_t i = 0; i < (at + 1) / a->ratio; i++)
-            worker->keys[n++] = a->entries + i * a->dim;
+            worker->keys[n++] = entries + i * bytes;
     }
     return n;
 }
@@ -40,21 +42,27 @@ static void attend_item(void *context, struct cpu_worker *worker, uint64_t i) {
     uint64_t s = i / t->per_row;
     uint32_t head = (uint32_t)(i % t->per_row) * t->heads;
     uint32_t heads = a->heads - head < t->heads ? a->heads - head : t->heads, n = gather(worker, a, s);
-    size_t at = (s * a->heads + head) * a->dim;
-    t->cpu->kernels.attend(a->q + at, heads, a->dim, worker->keys, n, t->sink + head, a->scale, worker->weights,
-                           a->out + at);
+    size_t at = (s * a->heads + head) * a->format.dim;
+    const struct kernel_table *k = &t->cpu->kernels;
+    if (a->bf16)
+        k->attend_bf16(a->q + at, heads, &a->format, worker->keys, n, t->sink + head, a->scale, worker->weights,
+                       a->out + at, worker->scratch);
+    else
+        k->attend(a->q + at, heads, &a->format, worker->keys, n, t->sink + head, a->scale, worker->weights,
+                  a->out + at);
 }
 
 void cpu_attend(struct device *d, const struct device_attend *a) {
     struct cpu *cpu = cpu_of(d);
     struct attention t = {cpu, a, cpu_vector(&a->sink, cpu->vector), a->heads, 1};
     if (a->rows < 4 * cpu->worker_count) {
-        t.heads = (uint32_t)max_u64(4, ceil_div((uint64_t)a->heads * a->rows, 4 * (uint64_t)cpu->worker_count));
-        t.heads = (uint32_t)min_u64(t.heads, a->heads);
+        uint64_t least = a->bf16 ? KERNEL_ATTEND_HEADS : 4;
+        uint64_t heads = ceil_div((uint64_t)a->heads * a->rows, 4 * (uint64_t)cpu->worker_count);
+        t.heads = (uint32_t)min_u64(ceil_div(heads, least) * least, a->heads);
         t.per_row = (uint32_t)ceil_div(a->heads, t.heads);
     }
     uint64_t keys = a->window + (a->chosen ? a->top : a->ratio ? (a->first + a->rows) / a->ratio : 0);
-    cpu_each(cpu, (uint64_t)a->rows * t.per_row, keys * a->dim * t.heads / 8, attend_item, &t);
+    cpu_each(cpu, (uint64_t)a->rows * t.per_row, keys * a->format.dim * t.heads / 8, attend_item, &t);
 }
 
 /* ------------------------------------------------------------------------------------- compressor */
@@ -77,7 +85,7 @@ static void pool_item(void *context, struct cpu_worker *worker, uint64_t i) {
     const struct pooling *t = context;
     const struct device_pool *p = t->p;
     uint32_t n = p->ratio, rows = 0;
-    const float **values = worker->keys, **scores = worker->keys + t->cpu->limits.pool_rows;
+    const float **values = worker->pooled, **scores = worker->pooled + t->cpu->limits.pool_rows;
     int64_t block = (int64_t)((p->first_entry + i) * n);
     for (int64_t at = p->overlap ? block - (int64_t)n : block; at < block + (int64_t)n; at++, rows++) {
         /* overlapping: the block before through the first half of the channels, this one through the second */
@@ -150,17 +158,22 @@ static uint64_t complete(const struct device_select *s, uint64_t row) {
     return (s->first + row + 1) / s->ratio;
 }
 
-static void score(const struct selection *t, uint64_t row, uint64_t from, uint64_t count, float *scores) {
+static void score(const struct selection *t, struct cpu_worker *worker, uint64_t row, uint64_t from, uint64_t count,
+                  float *scores) {
     const struct device_select *s = t->s;
-    t->cpu->kernels.index_scores(s->q + row * s->heads * s->dim, s->w + row * s->heads, s->heads, s->dim,
-                                 s->keys + from * s->dim, (uint32_t)count, scores);
+    const struct kernel_table *k = &t->cpu->kernels;
+    const float *q = s->q + row * s->heads * s->format.dim, *w = s->w + row * s->heads;
+    const uint8_t *keys = (const uint8_t *)s->keys + from * row_bytes(&s->format);
+    if (s->bf16)
+        k->index_scores_bf16(q, w, s->heads, &s->format, keys, (uint32_t)count, scores, worker->scratch);
+    else
+        k->index_scores(q, w, s->heads, &s->format, keys, (uint32_t)count, scores);
 }
 
 static void score_item(void *context, struct cpu_worker *worker, uint64_t i) {
     const struct selection *t = context;
     uint64_t from = i * KEYS_OF_ITEM, n = complete(t->s, t->row);
-    (void)worker;
-    score(t, t->row, from, min_u64(KEYS_OF_ITEM, n - from), t->cpu->workers[0].scores + from);
+    score(t, worker, t->row, from, min_u64(KEYS_OF_ITEM, n - from), t->cpu->workers[0].scores + from);
 }
 
 /* The k-th smallest of worker->ranks [n]; they are distinct. */
@@ -194,14 +207,14 @@ static void select_item(void *context, struct cpu_worker *worker, uint64_t row) 
     const struct selection *t = context;
     uint64_t n = complete(t->s, row);
     if (n > t->s->top)
-        score(t, row, 0, n, worker->scores);
+        score(t, worker, row, 0, n, worker->scores);
     choose_entries(t->s, worker, row);
 }
 
 void cpu_select(struct device *d, const struct device_select *s) {
     struct cpu *cpu = cpu_of(d);
     struct selection t = {cpu, s, 0};
-    uint64_t n = complete(s, s->rows - 1), cost = (uint64_t)s->heads * s->dim / 8;
+    uint64_t n = complete(s, s->rows - 1), cost = (uint64_t)s->heads * s->format.dim / 8;
     if (s->rows >= cpu->worker_count || n <= s->top) {
         cpu_each(cpu, s->rows, n <= s->top ? n : n * cost, select_item, &t);
         return;

@@ -43,7 +43,8 @@ static void lay_out_worker(const struct device_limits *l, struct cpu_worker *w, 
     w->strip = arena_take(a, max_u64(l->rows, BLOCK_TOKENS), STRIP * sizeof(float));
     w->outputs = arena_take(a, l->rows, EXPERT_ROWS * sizeof(float));
     w->weights = arena_take(a, l->keys * l->heads, sizeof(float));
-    w->keys = arena_take(a, max_u64(l->keys, 2 * (uint64_t)l->pool_rows), sizeof(float *));
+    w->keys = arena_take(a, l->keys, sizeof(*w->keys));
+    w->pooled = arena_take(a, 2 * (size_t)l->pool_rows, sizeof(*w->pooled));
     w->scores = arena_take(a, l->scored, sizeof(float));
     w->ranks = arena_take(a, l->scored, sizeof(uint64_t));
     w->order = arena_take(a, l->scored, sizeof(uint64_t));
@@ -239,17 +240,6 @@ static void cpu_hadamard(struct device *d, float *x, uint64_t rows, uint32_t n) 
     cpu_each(cpu_of(d), rows, (uint64_t)n * 4, hadamard_row, &r);
 }
 
-static void fake_e4m3_row(void *context, struct cpu_worker *worker, uint64_t s) {
-    const struct rows *r = context;
-    (void)worker;
-    r->kernels->fake_e4m3(r->x + s * r->ldx, r->n, r->block);
-}
-
-static void cpu_fake_e4m3(struct device *d, float *x, uint64_t rows, size_t ld, uint32_t n, uint32_t block) {
-    struct rows r = {.kernels = &cpu_of(d)->kernels, .x = x, .ldx = ld, .n = n, .block = block};
-    cpu_each(cpu_of(d), rows, n, fake_e4m3_row, &r);
-}
-
 /* What has no rows is cut into pieces of this many floats, a multiple of every block. */
 enum { PIECE = 8192 };
 
@@ -304,11 +294,30 @@ static void cpu_repeat(struct device *d, float *to, const float *from, uint32_t 
             memcpy(to + ((size_t)s * streams + j) * n, from + (size_t)s * n, n * sizeof(float));
 }
 
-static void cpu_ring_store(struct device *d, float *ring, uint32_t capacity, uint32_t width, const float *rows,
+struct storing {
+    const struct kernel_table *kernels;
+    const struct row_format *format;
+    const float *x;
+    uint8_t *to;
+    size_t bytes;
+};
+
+static void store_row(void *context, struct cpu_worker *worker, uint64_t s) {
+    const struct storing *t = context;
+    (void)worker;
+    t->kernels->store_row(t->format, t->x + s * t->format->dim, t->to + s * t->bytes);
+}
+
+static void cpu_store_rows(struct device *d, const struct row_format *format, const float *x, uint64_t rows, void *to) {
+    struct storing t = {&cpu_of(d)->kernels, format, x, to, row_bytes(format)};
+    cpu_each(cpu_of(d), rows, (uint64_t)format->dim * 2, store_row, &t);
+}
+
+static void cpu_ring_store(struct device *d, void *ring, uint32_t capacity, size_t bytes, const void *rows,
                            uint64_t first, uint32_t count) {
     (void)d;
     for (uint32_t s = count > capacity ? count - capacity : 0; s < count; s++)
-        memcpy(ring + (first + s) % capacity * width, rows + (size_t)s * width, width * sizeof(float));
+        memcpy((uint8_t *)ring + (first + s) % capacity * bytes, (const uint8_t *)rows + s * bytes, bytes);
 }
 
 /* post and comb in more and weight */
@@ -351,13 +360,13 @@ static const struct device_ops ops = {
     .angles = cpu_angles,
     .rotate = cpu_rotate,
     .hadamard = cpu_hadamard,
-    .fake_e4m3 = cpu_fake_e4m3,
     .fake_e2m1 = cpu_fake_e2m1,
     .round_bf16 = cpu_round_bf16,
     .scale = cpu_scale,
     .copy = cpu_copy,
     .add = cpu_add,
     .repeat = cpu_repeat,
+    .store_rows = cpu_store_rows,
     .ring_store = cpu_ring_store,
     .attend = cpu_attend,
     .pool = cpu_pool,

@@ -16,7 +16,8 @@ struct cpu_worker {
     float *strip;            /* [input_rows, STRIP]: inputs on their way into their places */
     float *outputs;          /* [rows, EXPERT_ROWS]: of one expert */
     float *weights;          /* [heads, keys]: attention */
-    const float **keys;      /* [max(keys, 2 pool_rows)] */
+    const void **keys;       /* [keys] */
+    const float **pooled;    /* [2 pool_rows] */
     float *scores;           /* [scored] */
     uint64_t *ranks, *order; /* [scored]: ranks of the scores, and partly sorted */
     void *scratch;           /* KERNEL_SCRATCH_BYTES */

@@ -17,13 +17,16 @@ static uint32_t padded(uint32_t cols) {
 
 struct cpu_input cpu_input_of(const struct device_product *p, const uint32_t *index, uint32_t count, bool bf16,
                               uint8_t **room) {
+    const uint32_t block = matrix_quantised(p->w) ? p->block : 0;
     struct cpu_input in = {.like = p->w,
                            .x = p->x,
                            .ldx = p->ldx,
                            .index = index,
                            .count = count,
-                           .block = matrix_quantised(p->w) ? p->block : 0,
+                           .block = block,
                            .bf16 = bf16 && p->w->format != FORMAT_F32};
+    if (block && count == 1) /* bf16 holds what is rounded to e4m3; the integers that pack may make of it do not */
+        in.bf16 = false;
     if (in.bf16 || in.index || in.block) {
         in.data = *room;
         in.ld = padded(p->w->cols);

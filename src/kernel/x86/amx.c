@@ -7,9 +7,7 @@
  * layout of tokens, the tiles' configurations, and the way back: sums come out transposed, tokens across, and are
  * turned 16 by 16.
  */
-#include <immintrin.h>
-
-#include "kernel/x86/amx_internal.h"
+#include "kernel/x86/amx_tiles_internal.h"
 #include "kernel/x86/x86_internal.h"
 
 #define WIDTHS(n)                                                                                                      \
@@ -25,66 +23,18 @@ const _Alignas(64) struct tile_config amx_configs[17] = {
     {0},       NARROW(1),  NARROW(2),  NARROW(3),  NARROW(4),  NARROW(5),  NARROW(6),  NARROW(7), NARROW(8),
     NARROW(9), NARROW(10), NARROW(11), NARROW(12), NARROW(13), NARROW(14), NARROW(15), NARROW(16)};
 
-/* ------------------------------------------------------------------------------------- transpose */
-
-/* Rows become columns: 16 by 16 dwords. */
-static inline void transpose(__m512i x[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            x[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    for (int i = 0; i < 4; i++) { /* x[i], x[i + 4], ...: column i + 4 lane, rows 0..3, 4..7, ... */
-        t[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        x[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        x[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        x[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
 /* sums [16 rows, 16 tokens] to y [tokens][rows], `height` and `count` of them. */
 void amx_store_sums(const float *sums, uint32_t height, uint32_t count, float *y, size_t ldy) {
     __m512i x[16];
     __mmask16 rows = (__mmask16)((1u << height) - 1);
     for (int i = 0; i < 16; i++)
         x[i] = _mm512_load_si512(sums + 16 * i);
-    transpose(x);
+    amx_transpose(x);
     for (uint32_t s = 0; s < count; s++)
         _mm512_mask_storeu_epi32(y + s * ldy, rows, x[s]);
 }
 
 /* ------------------------------------------------------------------------------------------ pack */
-
-/* Strip at x, `count` <= 16 rows ldx apart. */
-static void pack_strip(const struct pair_order *order, const float *x, size_t ldx, uint32_t count, uint32_t across,
-                       uint8_t *to) {
-    const __m512i shuffle = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
-    __mmask16 tokens = (__mmask16)((1u << across) - 1);
-    for (int c = 0; c < 4; c++) {
-        __m512i v[16];
-        for (uint32_t s = 0; s < 16; s++) {
-            const float *from = x + s * ldx + 32 * c;
-            v[s] = s < count ? (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from))
-                             : _mm512_setzero_si512();
-            if (order->shuffled)
-                v[s] = _mm512_shuffle_epi8(v[s], shuffle);
-        }
-        transpose(v);
-        for (int i = 0; i < 16; i++)
-            _mm512_mask_storeu_epi32(to + (size_t)order->place[c][i] * 4 * across, tokens, v[i]);
-    }
-}
 
 /* One token waits for the weights' bytes alone, which the vector units keep up with. */
 static bool on_tiles(const struct matrix *w, uint32_t count) {
@@ -100,9 +50,9 @@ static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_
     struct packing p = amx_packing(w, count);
     for (uint32_t t = 0; t < p.tiles; t++)
         for (uint32_t c = col; c < col + cols; c += STRIP)
-            pack_strip(amx_order(w->format), x + (size_t)t * 16 * ldx + (c - col), ldx,
-                       count - t * 16 < 16 ? count - t * 16 : 16, p.across,
-                       (uint8_t *)packed + amx_packed_at(&p, t, c));
+            amx_pack_strip(amx_order(w->format), x + (size_t)t * 16 * ldx + (c - col), ldx,
+                           count - t * 16 < 16 ? count - t * 16 : 16, p.across,
+                           (uint8_t *)packed + amx_packed_at(&p, t, c));
 }
 
 /* -------------------------------------------------------------------------------------- products */
@@ -115,7 +65,27 @@ static void gemm_bf16_amx(const struct matrix *w, uint32_t row, uint32_t rows, c
         (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
 }
 
+/* ------------------------------------------------------------------------------------- attention */
+
+static void attend_bf16_amx(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
+                            uint32_t count, const float *sink, float scale, float *weights, float *out, void *scratch) {
+    if (amx_attends(format, heads))
+        amx_attend(q, heads, format, keys, count, sink, scale, out, scratch);
+    else
+        attend_avx512(q, heads, format, keys, count, sink, scale, weights, out);
+}
+
+static void index_scores_bf16_amx(const float *q, const float *w, uint32_t heads, const struct row_format *format,
+                                  const void *keys, uint32_t count, float *scores, void *scratch) {
+    if (amx_scores_index(format, heads))
+        amx_index_scores(q, w, heads, format, keys, count, scores, scratch);
+    else
+        index_scores_avx512(q, w, heads, format, keys, count, scores);
+}
+
 void kernel_table_init_amx(struct kernel_table *t) {
     t->pack = pack_amx;
     t->gemm_bf16 = gemm_bf16_amx;
+    t->attend_bf16 = attend_bf16_amx;
+    t->index_scores_bf16 = index_scores_bf16_amx;
 }

@@ -6,6 +6,7 @@
  * keep a multiplication from waiting for the one before; one tile of tokens has two sets of sums for that. The bytes of
  * the next group are fetched meanwhile.
  */
+#include "kernel/x86/amx_tiles_internal.h"
 #include "kernel/x86/amx_unpack_internal.h"
 
 /* One group of panels: rows [row, row + height) against all tokens. */
@@ -21,8 +22,6 @@ struct group {
 };
 
 enum { PANELS = 2 }; /* of a group */
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* `rows` rows from `from` on of the group's strip `strip`, all of one panel. */
 INLINE void unpack(const struct group *g, const struct strip_tables *t, enum format format, uint32_t strip,

@@ -86,4 +86,12 @@ void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uin
 void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                    size_t ldy, uint8_t *scratch);
 
+/* attend_bf16 and index_scores_bf16 of the formats and heads they take. */
+bool amx_attends(const struct row_format *f, uint32_t heads);
+void amx_attend(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys, uint32_t count,
+                const float *sink, float scale, float *out, uint8_t *scratch);
+bool amx_scores_index(const struct row_format *f, uint32_t heads);
+void amx_index_scores(const float *q, const float *w, uint32_t heads, const struct row_format *f, const void *keys,
+                      uint32_t count, float *scores, uint8_t *scratch);
+
 #endif

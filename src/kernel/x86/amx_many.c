@@ -7,11 +7,9 @@
  * after pair, and weights are read as they lie. Of more tokens only a chunk fits: all pairs of a block of rows meet it
  * before the next.
  *
- * A step is two panels by two tiles of tokens: four tile loads for four multiplications, the least that eight tiles
- * allow. When no tiles are left for renaming, as it looks where another thread of the core uses them too, a load waits
- * for the multiplication that last read its tile; hence the order within a step (cycles for a multiplication then: 56,
- * in other orders 60 to 90; else 17).
+ * A step is two panels by two tiles of tokens.
  */
+#include "kernel/x86/amx_tiles_internal.h"
 #include "kernel/x86/amx_unpack_internal.h"
 
 enum {
@@ -21,8 +19,6 @@ enum {
     RESIDENT = 1 << 20, /* bytes of tokens that stay in the second-level cache */
     WEIGHTS_BYTES = CHUNK / STEP * 2 * TILE
 };
-
-#define INLINE static inline __attribute__((always_inline))
 
 static uint32_t min_u32(uint32_t a, uint32_t b) {
     return a < b ? a : b;
@@ -117,10 +113,7 @@ INLINE void feed_strips(const struct feed *f, enum format format, uint32_t first
 /* Sums are tiles 0 and 1 of the two panels, and 2 and 3 of the next tile of tokens, or of odd steps. */
 INLINE void load_sums(const float *sums, bool fresh) {
     if (fresh) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        amx_zero_sums();
         return;
     }
     _tile_loadd(0, sums, 64);
@@ -150,22 +143,6 @@ INLINE void step_1(const uint8_t *w, const uint8_t *x, bool odd) {
     }
 }
 
-/* Two tiles of tokens, `apart` bytes between them; what the next step multiplies is loaded. */
-INLINE void step_2(const uint8_t *w, const uint8_t *x, size_t apart) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_dpbf16ps(1, 5, 6);
-    if (w) {
-        _tile_loadd(4, w, 64);
-        _tile_loadd(6, x, 64);
-    }
-    _tile_dpbf16ps(3, 5, 7);
-    if (w) {
-        _tile_loadd(5, w + TILE, 64);
-        _tile_loadd(7, x + apart, 64);
-    }
-}
-
 /* A chunk of `strips` against the last, odd tile of tokens. */
 static void multiply_1(const uint8_t *w, const uint8_t *x, uint32_t strips) {
     for (uint32_t s = 0; s < strips * STEPS; s += 2) {
@@ -180,17 +157,14 @@ INLINE void multiply_2(const uint8_t *w, const uint8_t *x, size_t apart, uint32_
                        enum format format, bool feeding, uint32_t from) {
     struct strip_tables t;
     amx_tables_init(&t, format);
-    _tile_loadd(4, w, 64);
-    _tile_loadd(5, w + TILE, 64);
-    _tile_loadd(6, x, 64);
-    _tile_loadd(7, x + apart, 64);
+    amx_load_step(w, x, apart);
     for (uint32_t s = 0; s < strips; s++, w += STEPS * 2 * TILE, x += STEPS * TILE) {
         const bool feed = feeding && s < f->strips;
         if (feed)
             amx_tables_strip(&t, format, f->w, f->job.row, f->job.col / STRIP + s);
 #pragma GCC unroll 4
         for (uint32_t j = 0; j < STEPS; j++) {
-            step_2(j + 1 < STEPS || s + 1 < strips ? w + (j + 1) * 2 * TILE : NULL, x + (j + 1) * TILE, apart);
+            amx_step(j + 1 < STEPS || s + 1 < strips ? w + (j + 1) * 2 * TILE : NULL, x + (j + 1) * TILE, apart);
             if (feed)
                 feed_rows(f, &t, format, s, from + j * PANEL / STEPS, PANEL / STEPS);
         }

@@ -48,6 +48,14 @@ static inline vf v_load_f16(const uint8_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
+static inline vi v_load_bytes(const uint8_t *p) {
+    return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+static inline vi v_load_words(const uint8_t *p) {
+    return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 static inline vi load_dwords(const uint8_t *p, size_t ahead) {
     _mm_prefetch((const void *)((uintptr_t)p + ahead), _MM_HINT_T0);
     return (vi)_mm512_loadu_si512(p);
