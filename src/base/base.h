@@ -148,6 +148,10 @@ bool file_exists(const char *path);
 /* "directory/name" into b, which is cleared first. */
 void file_join(struct buf *b, const char *directory, const char *name);
 
+/* What the control groups of this process leave it: processors' worth of time, bytes of memory. INFINITY: no bound. */
+double cgroup_processors(void);
+double cgroup_memory(void);
+
 /* ----------------------------------------------------------------------------------------- JSON */
 
 /* Parses one JSON value (strings may hold NUL; duplicate keys are refused). `what` names the source in the

@@ -17,7 +17,7 @@
  * by the system, since other programs with as many threads would be pinned to the same first ones. The caller is a
  * thread of the program's own and keeps its mask, which threads it makes later inherit. Only when a region starts
  * while it sits on a helper's processor is it sent to the free one, once, by narrowing its mask and widening it
- * again; the scheduler would let both share for milliseconds. A cgroup's quota (cpu.max) bounds the default count,
+ * again; the scheduler would let both share for milliseconds. A control group's quota bounds the default count,
  * rounded up: threads beyond it only use it up sooner, and then all stand still.
  *
  * A hand is a cache line with a cursor. The cursor of an empty hand is not advanced, but by those who saw its last
@@ -26,11 +26,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -142,34 +142,6 @@ static void gate_open(struct gate *g, unsigned value) {
 }
 
 /* ----------------------------------------------------------------------------------- processors */
-
-/* Processors' worth of time that the control groups this process is in leave it, rounded up; UINT32_MAX: no bound.
- * Of version 2 of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files */
-static uint32_t quota(void) {
-    char line[512], path[640], *name = NULL;
-    double least = UINT32_MAX;
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && !name && fgets(line, sizeof(line), f))
-        if (strncmp(line, "0::/", 4) == 0)
-            name = line + 3;
-    if (f)
-        fclose(f);
-    if (!name)
-        return UINT32_MAX;
-    name[strcspn(name, "\n")] = 0;
-    for (char *end = name + strlen(name); end; end = strrchr(name, '/')) {
-        double allowed, period;
-        *end = 0;
-        snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", name);
-        f = fopen(path, "re");
-        if (f && fscanf(f, "%lf %lf", &allowed, &period) == 2 && period > 0 && allowed / period < least)
-            least = allowed / period; /* "max 100000" reads no number */
-        if (f)
-            fclose(f);
-    }
-    uint32_t whole = (uint32_t)least;
-    return whole + (whole < least);
-}
 
 /* Processors in the caller's mask, and the mask; 0 if it cannot be told. */
 static uint32_t processors(cpu_set_t *mask) {
@@ -311,7 +283,7 @@ int pool_open(uint32_t workers, struct pool **pool, struct sonde_error *e) {
     if (workers > MOST_WORKERS)
         return err_set(e, SONDE_ERROR_ARGUMENT, "%u workers, expected at most %d", workers, MOST_WORKERS);
     if (workers == 0)
-        workers = (uint32_t)max_u64(1, min_u64(available, quota()));
+        workers = (uint32_t)fmax(1, fmin(available, ceil(cgroup_processors())));
     struct pool *p = lines(sizeof(*p));
     if (!p)
         return err_memory(e);

@@ -26,55 +26,11 @@ enum { REQUEST = 128 << 10 };
 
 /* ---------------------------------------------------------------------------------------- memory */
 
-/* The first number in a file; UINT64_MAX where there is none ("max"). */
-static uint64_t read_number(const char *path) {
-    unsigned long long value;
-    FILE *f = fopen(path, "re");
-    bool there = f && fscanf(f, "%llu", &value) == 1;
-    if (f)
-        fclose(f);
-    return there ? value : UINT64_MAX;
-}
-
-/* The least limit of a control group and those it is in: files `name` in the folders from root/group up to root. */
-static uint64_t group_limit(const char *root, char *group, const char *name) {
-    char path[1024];
-    uint64_t least = UINT64_MAX;
-    for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
-        *end = 0;
-        snprintf(path, sizeof(path), "%s%s/%s", root, group, name);
-        least = min_u64(least, read_number(path));
-    }
-    return least;
-}
-
-/* Of both versions of control groups:
- * https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
- * https://docs.kernel.org/admin-guide/cgroup-v1/memory.html */
-static uint64_t group_limits(void) {
-    char line[512];
-    uint64_t least = UINT64_MAX;
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof(line), f)) { /* "0::/group" or "4:memory:/group" */
-        char *controller = strchr(line, ':'), *group = controller ? strchr(controller + 1, ':') : NULL;
-        if (!group)
-            continue;
-        *group++ = 0;
-        group[strcspn(group, "\n")] = 0;
-        if (!controller[1])
-            least = min_u64(least, group_limit("/sys/fs/cgroup", group, "memory.max"));
-        else if (strcmp(controller + 1, "memory") == 0)
-            least = min_u64(least, group_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
-    }
-    if (f)
-        fclose(f);
-    return least;
-}
-
 /* Bytes this process can have, pages of files that can be dropped among them; UINT64_MAX: unknown. */
 static uint64_t memory_room(void) {
     char line[128];
     unsigned long long kilobytes;
+    double bound = cgroup_memory();
     uint64_t room = UINT64_MAX;
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof(line), f))
@@ -82,7 +38,7 @@ static uint64_t memory_room(void) {
             room = (uint64_t)kilobytes << 10;
     if (f)
         fclose(f);
-    return min_u64(room, group_limits());
+    return bound < (double)room ? (uint64_t)bound : room;
 }
 
 void cpu_prefetch_decide(struct cpu *cpu) {
