@@ -152,6 +152,9 @@ void file_join(struct buf *b, const char *directory, const char *name);
 double cgroup_processors(void);
 double cgroup_memory(void);
 
+/* Bytes of memory that this machine has, or that this process may have if that is less. */
+uint64_t memory_total(void);
+
 /* ----------------------------------------------------------------------------------------- JSON */
 
 /* Parses one JSON value (strings may hold NUL; duplicate keys are refused). `what` names the source in the

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 
@@ -85,4 +86,9 @@ double cgroup_processors(void) {
 
 double cgroup_memory(void) {
     return least_limit("memory", memory_of);
+}
+
+uint64_t memory_total(void) {
+    double bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    return (uint64_t)fmin(bytes, cgroup_memory());
 }

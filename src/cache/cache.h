@@ -11,9 +11,12 @@
  *   conv          float [rows, wide] Engram: what its convolution still looks back on
  *
  * Keys and index keys are rows of bytes, one after another; what is in them number.h tells (struct row_format). What
- * is summed later, the tails, stays as it is. So a layer's size is fixed but for entries and index keys, which grow by
- * a row each `ratio` tokens up to what the context needs. All lie in one piece of memory, placed by cache_layout(); the
- * same function sizes it.
+ * is summed later, the tails, stays as it is. Entries and index keys grow by a row each `ratio` tokens and lie in
+ * pages; all else has a fixed size, the state of a sequence, and lies in one piece of memory of its own.
+ *
+ * A page holds what the same run of tokens has made in all layers, so that sequences that begin alike can hold the same
+ * pages. All pages are equal in size and come from one piece of memory, whose size is the limit; a page is known by its
+ * number, and returns when nobody holds it any more. Who wants to write in a page that others hold copies it first.
  */
 #ifndef CACHE_CACHE_H
 #define CACHE_CACHE_H
@@ -38,18 +41,43 @@ struct cache_tail {
 };
 
 struct cache_layer {
-    uint8_t *window, *entries, *index_keys;
+    uint8_t *window;
     float *conv;
     struct cache_tail tail, index_tail;
 };
 
-/* Places the layers of a sequence of at most `context` tokens in the arena, or counts them (base.h: base
- * NULL). layers [count]. */
-void cache_layout(const struct cache_layer_spec *specs, uint32_t count, uint64_t context, struct arena *a,
-                  struct cache_layer *layers);
-
-/* Bytes that do not depend on the context, and bytes that `tokens` tokens add. */
+/* Places the state of a sequence in the arena, or counts it (base.h: base NULL). layers [count]. */
+void cache_layout(const struct cache_layer_spec *specs, uint32_t count, struct arena *a, struct cache_layer *layers);
 uint64_t cache_fixed_bytes(const struct cache_layer_spec *specs, uint32_t count);
-uint64_t cache_token_bytes(const struct cache_layer_spec *specs, uint32_t count, uint64_t tokens);
+
+/* ----------------------------------------------------------------------------------------- pages */
+
+/* A layer's part of a page: `rows` entries from `entries` on, and as many index keys; offsets in bytes. */
+struct cache_page_part {
+    size_t entries, index_keys;
+    uint32_t rows;
+};
+
+/* Tokens a page holds, so that it ends between entries of every layer: the least multiple of 128 and of all ratios that
+ * is not less than `least`; 0 if that is 2^31 or more. */
+uint64_t cache_page_tokens(const struct cache_layer_spec *specs, uint32_t count, uint64_t least);
+
+/* Bytes of a page; fills parts [count] unless NULL. */
+uint64_t cache_page_layout(const struct cache_layer_spec *specs, uint32_t count, uint64_t page_tokens,
+                           struct cache_page_part *parts);
+
+/* Numbers of pages, [0, count), and who holds them. One thread at a time. */
+struct cache_pages;
+
+int cache_pages_open(uint32_t count, struct cache_pages **pages, struct sonde_error *e);
+void cache_pages_close(struct cache_pages *p);
+uint32_t cache_pages_unused(const struct cache_pages *p);
+/* A page nobody holds, now held once. There must be one. */
+uint32_t cache_pages_take(struct cache_pages *p);
+/* One more holder of a page that is held; one fewer. */
+void cache_pages_share(struct cache_pages *p, uint32_t page);
+void cache_pages_drop(struct cache_pages *p, uint32_t page);
+/* True if more than one holds it. */
+bool cache_pages_shared(const struct cache_pages *p, uint32_t page);
 
 #endif

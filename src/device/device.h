@@ -46,13 +46,22 @@ struct device_expert {
     struct matrix w1, w2, w3;
 };
 
+/* Rows of the cache that lie in pages: row i is row i % per_page of those that page number page[i / per_page] holds
+ * from `offset` on. */
+struct device_pages {
+    const void *base; /* device: of page 0 */
+    size_t page_bytes, offset;
+    const uint32_t *page; /* host */
+    uint32_t per_page;
+};
+
 /* Attention of S consecutive tokens of one sequence over window and compressed entries. */
 struct device_attend {
-    const float *q;           /* [S, N, C] device */
-    struct row_format format; /* of all keys; its dim is C */
-    const void *fresh;        /* [S] rows device: keys of these tokens */
-    const void *ring;         /* [W] rows device: keys of earlier tokens, position p in row p % W */
-    const void *entries;      /* [at least all complete] rows device; NULL if ratio is 0 */
+    const float *q;              /* [S, N, C] device */
+    struct row_format format;    /* of all keys; its dim is C */
+    const void *fresh;           /* [S] rows device: keys of these tokens */
+    const void *ring;            /* [W] rows device: keys of earlier tokens, position p in row p % W */
+    struct device_pages entries; /* all complete; not if ratio is 0 */
     const int32_t *chosen,
         *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
     uint32_t top;
@@ -83,7 +92,7 @@ struct device_select {
     const float *q;           /* [S, heads, dim] device */
     const float *w;           /* [S, heads] device */
     struct row_format format; /* of the keys; has dim */
-    const void *keys;         /* [all complete] rows device */
+    struct device_pages keys; /* all complete */
     uint64_t first;           /* position of row 0 */
     uint32_t rows, heads, ratio, top;
     bool bf16;       /* queries may be rounded to it */

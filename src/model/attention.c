@@ -48,7 +48,7 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
                               .format = st->m->cache_rows.key,
                               .fresh = t->key_rows + g->row * bytes,
                               .ring = cache->window,
-                              .entries = cache->entries,
+                              .entries = sequence_entries(g->sequence, index, false),
                               .chosen = indexed ? t->chosen + (size_t)g->row * st->m->top : NULL,
                               .counts = indexed ? t->counts + g->row : NULL,
                               .top = st->m->top,

@@ -35,6 +35,16 @@ static void finish_entries(struct step *st, const struct compressor *c, float *e
     }
 }
 
+/* Packs `count` entries to their places, page by page. */
+static void store_entries(struct step *st, const struct row_format *format, struct device_pages pages, const float *x,
+                          uint64_t first, uint64_t count) {
+    for (uint64_t left; count; first += left, count -= left, x += left * format->dim) {
+        void *to = pages_row(&pages, first, row_bytes(format), &left);
+        left = min_u64(left, count);
+        st->ops->store_rows(st->d, format, x, left, to);
+    }
+}
+
 /* Appends the entries that x [S, D] completes to the caches of layer `index`: keys, or index keys. */
 void compressor_run(struct step *st, const struct compressor *c, uint32_t index, const float *x, bool for_index) {
     struct scratch *t = &st->m->scratch;
@@ -63,11 +73,10 @@ void compressor_run(struct step *st, const struct compressor *c, uint32_t index,
                                 .dim = c->dim,
                                 .overlap = c->overlap,
                                 .out = t->entries};
-        uint8_t *rows = for_index ? cache->index_keys : cache->entries;
         if (count) {
             st->ops->pool(st->d, &p);
             finish_entries(st, c, p.out, first, count, for_index);
-            st->ops->store_rows(st->d, format, p.out, count, rows + first * row_bytes(format));
+            store_entries(st, format, sequence_entries(g->sequence, index, for_index), p.out, first, count);
         }
         st->ops->ring_store(st->d, tail->values, ring_rows, c->wide * sizeof(float), p.values, g->first, g->count);
         st->ops->ring_store(st->d, tail->scores, ring_rows, c->wide * sizeof(float), p.scores, g->first, g->count);

@@ -174,6 +174,8 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
                struct sonde_error *e) {
     static const struct model_outputs nowhere;
     int rc = check(m, spans, count, e);
+    if (!rc)
+        rc = sequences_prepare(m, spans, count, e);
     if (rc || count == 0)
         return rc;
     struct step st = {.m = m,

@@ -36,7 +36,7 @@ void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, cons
         struct device_select select = {.q = t->index_q + (size_t)g->row * s->index_heads * s->index_dim,
                                        .w = t->index_w + (size_t)g->row * s->index_heads,
                                        .format = st->m->cache_rows.index_key,
-                                       .keys = g->sequence->layers[index].index_keys,
+                                       .keys = sequence_entries(g->sequence, index, true),
                                        .first = g->first,
                                        .rows = g->count,
                                        .heads = s->index_heads,

@@ -25,8 +25,10 @@ struct sequence;
 
 struct model_options {
     enum sonde_precision precision;
-    uint32_t rows;    /* most rows of a step */
-    uint64_t context; /* most tokens of a sequence; 0: the checkpoint's */
+    uint32_t rows;        /* most rows of a step */
+    uint64_t context;     /* most tokens of a sequence; 0: the checkpoint's */
+    uint64_t cache_bytes; /* most that the entries of all sequences take; 0: half of the machine's memory */
+    uint32_t page_tokens; /* least tokens of a page of entries; 0: 1024 */
 };
 
 /* Binds the checkpoint, which must outlive the model, to the device, which the model then uses alone. Reads no
@@ -44,6 +46,9 @@ uint32_t model_rows(const struct model *m);
 /* An empty sequence of at most `context` tokens; 0: as many as the model takes. Errors: MEMORY, ARGUMENT (more than
  * that), UNSUPPORTED (mtp without the block). */
 int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence **sequence, struct sonde_error *e);
+/* A sequence that goes on from where `from` is, for itself; entries are shared until one of both writes. Errors:
+ * MEMORY. */
+int sequence_fork(struct sequence *from, struct sequence **sequence, struct sonde_error *e);
 void sequence_close(struct sequence *s);
 void sequence_reset(struct sequence *s);
 uint64_t sequence_length(const struct sequence *s);
@@ -73,9 +78,9 @@ struct model_outputs {
     void (*route)(void *context, uint32_t layer, uint32_t rows, const int32_t *experts);
 };
 
-/* Errors: ARGUMENT (an id outside the vocabulary, too many rows), CONTEXT (a sequence is too short): nothing
- * has changed. NUMERIC (a value that is not finite; names the tensor at fault where one is), FORMAT (a token's expert
- * that is not there) and device errors: the sequences of the step must be reset. */
+/* Errors: ARGUMENT (an id outside the vocabulary, too many rows), CONTEXT (a sequence is too short), MEMORY (no page of
+ * entries is left): nothing has changed. NUMERIC (a value that is not finite; names the tensor at fault where one is),
+ * FORMAT (a token's expert that is not there) and device errors: the sequences of the step must be reset. */
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
                struct sonde_error *e);
 

@@ -127,8 +127,13 @@ struct model {
     struct matrix embed, head, norm;
     struct hyper_weights hc_head;
     struct layer *layers;
-    struct mtp *mtp;                         /* NULL: none */
-    struct cache_layer_spec *specs;          /* [layers + 1 if mtp] */
+    struct mtp *mtp;                /* NULL: none */
+    struct cache_layer_spec *specs; /* [layers + 1 if mtp] */
+    struct cache_page_part *parts;  /* of a page, for each of specs */
+    uint64_t page_tokens, page_bytes;
+    struct cache_pages *pages;
+    void *page_memory; /* device: of all pages */
+    size_t page_memory_bytes;
     uint32_t blocks;                         /* of specs */
     float *frequency, *frequency_compressed; /* [rope / 2] host */
 
@@ -151,7 +156,9 @@ struct sequence {
     bool mtp;
     int32_t *tokens;            /* [context] */
     struct cache_layer *layers; /* [blocks] */
-    float *hidden;              /* [H, D] device: residual of the last token, for multi-token prediction */
+    uint32_t *pages;            /* [page_count] held, of [context] tokens' worth */
+    uint32_t page_count;
+    float *hidden; /* [H, D] device: residual of the last token, for multi-token prediction */
     void *memory;
     size_t memory_bytes;
 };
@@ -185,6 +192,19 @@ bool layer_has_engram(const struct shape *s, uint32_t layer);
 
 /* rotary.c: [rope_dim / 2] angular frequencies; yarn NULL: none. */
 void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn, float *frequency);
+
+/* pages.c */
+enum { PAGE_TOKENS = 1024 }; /* at least, unless options say otherwise */
+int pages_open(struct model *m, const struct model_options *options, struct sonde_error *e);
+void pages_close(struct model *m);
+void sequence_drop_pages(struct sequence *s);
+void sequence_share_pages(struct sequence *to, const struct sequence *from);
+/* Before a step: sequences get the pages it will write, for themselves. MEMORY: there are too few; nothing has changed.
+ */
+int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e);
+/* Where the entries, or index keys, of layer `index` are; and of row i among them, `left` of whose page follow. */
+struct device_pages sequence_entries(const struct sequence *s, uint32_t index, bool for_index);
+void *pages_row(const struct device_pages *p, uint64_t i, size_t row_bytes, uint64_t *left);
 
 /* forward.c */
 void block_run(struct step *st, const struct layer *l, uint32_t index);

@@ -66,7 +66,8 @@ int model_cache_bytes(const struct shape *shape, enum sonde_precision precision,
     if (!specs)
         return err_memory(e);
     *fixed = cache_fixed_bytes(specs, shape->layers);
-    *growing = cache_token_bytes(specs, shape->layers, tokens);
+    uint64_t page = cache_page_tokens(specs, shape->layers, PAGE_TOKENS);
+    *growing = page ? ceil_div(tokens, page) * cache_page_layout(specs, shape->layers, page, NULL) : 0;
     free(specs);
     return SONDE_OK;
 }
@@ -182,7 +183,7 @@ static int allocate_host(struct model *m, struct sonde_error *e) {
     return SONDE_OK;
 }
 
-static int allocate(struct model *m, struct sonde_error *e) {
+static int allocate(struct model *m, const struct model_options *options, struct sonde_error *e) {
     struct arena a = {0};
     m->blocks = m->shape->layers + (m->mtp ? 1 : 0);
     m->top = (uint32_t)min_u64(m->shape->index_topk, m->context / INDEXED_RATIO + 1);
@@ -197,7 +198,8 @@ static int allocate(struct model *m, struct sonde_error *e) {
     a = (struct arena){.base = m->memory, .size = m->memory_bytes};
     lay_out_scratch(m, &a);
     struct device_limits limits = limits_of(m);
-    return m->device->ops->reserve(m->device, &limits, e);
+    rc = m->device->ops->reserve(m->device, &limits, e);
+    return rc ? rc : pages_open(m, options, e);
 }
 
 int model_open(const struct checkpoint *c, struct device *d, const struct model_options *options, struct model **model,
@@ -214,7 +216,7 @@ int model_open(const struct checkpoint *c, struct device *d, const struct model_
     m->context = options->context ? options->context : m->shape->context;
     int rc = weights_bind(m, e);
     if (!rc)
-        rc = allocate(m, e);
+        rc = allocate(m, options, e);
     if (rc)
         model_close(m);
     else
@@ -226,6 +228,7 @@ void model_close(struct model *m) {
     if (!m)
         return;
     weights_release(m);
+    pages_close(m);
     if (m->memory)
         m->device->ops->release(m->device, m->memory, m->memory_bytes);
     void *owned[] = {m->positions,    m->ids,        m->engram_ids,           m->forced,
@@ -248,7 +251,7 @@ uint32_t model_rows(const struct model *m) {
 
 static void lay_out_sequence(struct sequence *s, struct arena *a) {
     const struct model *m = s->model;
-    cache_layout(m->specs, m->shape->layers + s->mtp, s->context, a, s->layers);
+    cache_layout(m->specs, m->shape->layers + s->mtp, a, s->layers);
     if (s->mtp)
         s->hidden = floats(a, m->shape->streams, m->shape->hidden);
 }
@@ -266,7 +269,8 @@ int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence *
     struct arena a = {0};
     s->layers = calloc(m->blocks, sizeof(*s->layers));
     s->tokens = malloc(s->context * sizeof(*s->tokens));
-    if (!s->layers || !s->tokens)
+    s->pages = calloc(ceil_div(s->context, m->page_tokens), sizeof(*s->pages));
+    if (!s->layers || !s->tokens || !s->pages)
         goto failed;
     lay_out_sequence(s, &a);
     s->memory_bytes = a.used;
@@ -279,21 +283,38 @@ int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence *
     return SONDE_OK;
 failed:
     sequence_close(s);
-    return err_set(e, SONDE_ERROR_MEMORY, "out of memory: a context of %llu tokens needs %llu bytes",
+    return err_set(e, SONDE_ERROR_MEMORY, "out of memory: a sequence of up to %llu tokens needs %llu bytes",
                    (unsigned long long)(context ? context : m->context), (unsigned long long)a.used);
+}
+
+int sequence_fork(struct sequence *from, struct sequence **sequence, struct sonde_error *e) {
+    struct device *d = from->model->device;
+    struct sequence *s;
+    int rc = sequence_open(from->model, from->context, from->mtp, &s, e);
+    if (rc)
+        return rc;
+    d->ops->copy(d, s->memory, from->memory, from->memory_bytes / sizeof(float));
+    memcpy(s->tokens, from->tokens, from->length * sizeof(*s->tokens));
+    sequence_share_pages(s, from);
+    s->length = from->length;
+    *sequence = s;
+    return SONDE_OK;
 }
 
 void sequence_close(struct sequence *s) {
     if (!s)
         return;
+    sequence_drop_pages(s);
     if (s->memory)
         s->model->device->ops->release(s->model->device, s->memory, s->memory_bytes);
+    free(s->pages);
     free(s->layers);
     free(s->tokens);
     free(s);
 }
 
 void sequence_reset(struct sequence *s) {
+    sequence_drop_pages(s);
     s->length = 0; /* nothing before position 0 is ever read */
 }
 

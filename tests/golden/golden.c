@@ -30,7 +30,11 @@ void golden_open(struct golden *g, const struct golden_options *options) {
     CHECKED(checkpoint_open(path, &g->checkpoint, &error));
     struct device_cpu_options device = {options->threads, kernel_level_name(options->level)};
     CHECKED(device_cpu_open(&device, &g->device, &error));
-    struct model_options model = {options->precision, GOLDEN_TOKENS, 4096};
+    struct model_options model = {.precision = options->precision,
+                                  .rows = GOLDEN_TOKENS,
+                                  .context = 4096,
+                                  .cache_bytes = options->cache_bytes,
+                                  .page_tokens = 128};
     CHECKED(model_open(g->checkpoint, g->device, &model, &g->model, &error));
     CHECKED(sequence_open(g->model, 0, model_has_mtp(g->model), &g->sequence, &error));
     g->shape = checkpoint_shape(g->checkpoint);

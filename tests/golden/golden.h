@@ -41,6 +41,7 @@ struct golden_options {
     enum sonde_precision precision;
     enum kernel_level level; /* must run here */
     uint32_t threads;        /* 0: one for each processor */
+    uint64_t cache_bytes;    /* of all pages; 0: as many as there is memory for */
 };
 
 /* Opens a case; fails the test when it cannot. */

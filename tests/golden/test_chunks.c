@@ -28,8 +28,9 @@ static struct golden whole, parts;
 /* `whole` has the text all at once; `parts` is for what is compared to it. One worker is enough for most, as more
  * change no bit (test_golden), and tests run side by side. */
 static void open_both(enum kernel_level level, enum sonde_precision precision, uint32_t workers) {
-    golden_open(&whole, &(struct golden_options){name, precision, level, 1});
-    golden_open(&parts, &(struct golden_options){name, precision, level, workers});
+    golden_open(&whole, &(struct golden_options){.name = name, .precision = precision, .level = level, .threads = 1});
+    golden_open(&parts,
+                &(struct golden_options){.name = name, .precision = precision, .level = level, .threads = workers});
     golden_feed(&whole, whole.ids, 0, GOLDEN_TOKENS, GOLDEN_TOKENS);
 }
 
@@ -229,7 +230,8 @@ static void test_levels__fast_is_nearly_the_same_in_any_chunks(void **state) {
 static void test_levels__official_is_as_near_as_the_oracle_to_itself(void **state) {
     (void)state;
     struct golden g;
-    golden_open(&g, &(struct golden_options){name, SONDE_PRECISION_OFFICIAL, KERNEL_LEVEL_c, 1});
+    golden_open(&g, &(struct golden_options){
+                        .name = name, .precision = SONDE_PRECISION_OFFICIAL, .level = KERNEL_LEVEL_c, .threads = 1});
     const float *noise = golden_floats(&g, "noise.official");
     double most = noise[0], least = noise[1];
     golden_close(&g);

@@ -35,7 +35,8 @@ static double worst(const float *a, const float *b, uint32_t rows, size_t n) {
 }
 
 static void run(struct golden *g, const struct subject *subject, enum sonde_precision precision, uint32_t threads) {
-    golden_open(g, &(struct golden_options){subject->name, precision, subject->level, threads});
+    golden_open(g, &(struct golden_options){
+                       .name = subject->name, .precision = precision, .level = subject->level, .threads = threads});
     g->trace = true;
     golden_feed(g, g->ids, 0, GOLDEN_TOKENS, GOLDEN_TOKENS);
 }
@@ -110,7 +111,9 @@ static void test_f32__predictions_are_the_oracles(void **state) {
 static void test_f32__greedy_is_the_oracles(void **state) {
     const struct subject *subject = *state;
     struct golden g;
-    golden_open(&g, &(struct golden_options){subject->name, SONDE_PRECISION_F32, subject->level, WORKERS});
+    golden_open(
+        &g, &(struct golden_options){
+                .name = subject->name, .precision = SONDE_PRECISION_F32, .level = subject->level, .threads = WORKERS});
     const int32_t *expected = golden_integers(&g, "greedy.ids");
     golden_feed(&g, expected, 0, 32, 32);
     for (uint32_t at = 32; at < 48; at++) {

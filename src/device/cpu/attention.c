@@ -12,18 +12,22 @@
 /* Keys of row s into worker->keys; returns how many. */
 static uint32_t gather(struct cpu_worker *worker, const struct device_attend *a, uint64_t s) {
     uint64_t at = a->first + s, from = at + 1 > a->window ? at + 1 - a->window : 0;
-    const uint8_t *fresh = a->fresh, *ring = a->ring, *entries = a->entries;
+    const uint8_t *fresh = a->fresh, *ring = a->ring;
     size_t bytes = row_bytes(&a->format);
+    uint64_t left;
     uint32_t n = 0;
     for (uint64_t p = from; p <= at; p++)
         worker->keys[n++] = p >= a->first ? fresh + (p - a->first) * bytes : ring + p % a->window * bytes;
     if (a->chosen) {
         const int32_t *chosen = a->chosen + s * a->top;
         for (int32_t i = 0; i < a->counts[s]; i++)
-            worker->keys[n++] = entries + (size_t)chosen[i] * bytes;
+            worker->keys[n++] = cpu_page_row(&a->entries, (uint32_t)chosen[i], bytes, &left);
     } else if (a->ratio) {
-        for (uint64_t i = 0; i < (at + 1) / a->ratio; i++)
-            worker->keys[n++] = entries + i * bytes;
+        for (uint64_t i = 0, all = (at + 1) / a->ratio; i < all;) {
+            const uint8_t *row = cpu_page_row(&a->entries, i, bytes, &left);
+            for (uint64_t end = min_u64(all, i + left); i < end; i++, row += bytes)
+                worker->keys[n++] = row;
+        }
     }
     return n;
 }
@@ -163,11 +167,14 @@ static void score(const struct selection *t, struct cpu_worker *worker, uint64_t
     const struct device_select *s = t->s;
     const struct kernel_table *k = &t->cpu->kernels;
     const float *q = s->q + row * s->heads * s->format.dim, *w = s->w + row * s->heads;
-    const uint8_t *keys = (const uint8_t *)s->keys + from * row_bytes(&s->format);
-    if (s->bf16)
-        k->index_scores_bf16(q, w, s->heads, &s->format, keys, (uint32_t)count, scores, worker->scratch);
-    else
-        k->index_scores(q, w, s->heads, &s->format, keys, (uint32_t)count, scores);
+    for (uint64_t left; count; from += left, count -= left, scores += left) {
+        const uint8_t *keys = cpu_page_row(&s->keys, from, row_bytes(&s->format), &left);
+        left = min_u64(left, count);
+        if (s->bf16)
+            k->index_scores_bf16(q, w, s->heads, &s->format, keys, (uint32_t)left, scores, worker->scratch);
+        else
+            k->index_scores(q, w, s->heads, &s->format, keys, (uint32_t)left, scores);
+    }
 }
 
 static void score_item(void *context, struct cpu_worker *worker, uint64_t i) {
