@@ -1,5 +1,6 @@
 /*
- * cache.h - what a sequence remembers, layer by layer. No maths here: only which rows there are and where.
+ * cache.h - what a sequence remembers, layer by layer, and which texts are remembered. No maths here: only which rows
+ * there are and where.
  *
  * A layer keeps
  *
@@ -79,5 +80,49 @@ void cache_pages_share(struct cache_pages *p, uint32_t page);
 void cache_pages_drop(struct cache_pages *p, uint32_t page);
 /* True if more than one holds it. */
 bool cache_pages_shared(const struct cache_pages *p, uint32_t page);
+
+/* ----------------------------------------------------------------------------------- prefix tree */
+
+/*
+ * Which stored text does a new one begin with? Keys are runs of token ids, values pointers of the caller's. Keys with a
+ * common beginning share it, so the tree is as large as the texts in it differ, and finding takes time by the length of
+ * what agrees, whatever else is stored. Where keys part without one of them ending there is a fork: a place that
+ * several texts went through, worth a value of its own. Values are in order of their last use, for whoever has to make
+ * room. One thread at a time.
+ */
+struct prefix_tree;
+
+int prefix_open(struct prefix_tree **tree, struct sonde_error *e);
+/* drop(context, value) is called for every value left; NULL: no call. */
+void prefix_close(struct prefix_tree *tree, void (*drop)(void *context, void *value), void *context);
+
+/* How far ids [count] are known. */
+struct prefix_match {
+    void *value;     /* of the longest key that ids begin with; NULL: of none */
+    uint64_t length; /* of that key */
+    uint64_t fork;   /* the furthest place behind that where ids part from a stored key or others do: a value put there
+                      * would serve more than one text. 0: none */
+};
+
+/* Finding a value is a use of it. */
+struct prefix_match prefix_find(struct prefix_tree *tree, const int32_t *ids, uint64_t count);
+
+/* Stores a value, not NULL, under ids [count], count > 0, as the last used; *old is what was stored there, or NULL.
+ * Errors: MEMORY: nothing has changed. */
+int prefix_put(struct prefix_tree *tree, const int32_t *ids, uint64_t count, void *value, void **old,
+               struct sonde_error *e);
+
+/* Takes out what is stored under exactly these ids; NULL: nothing is. */
+void *prefix_remove(struct prefix_tree *tree, const int32_t *ids, uint64_t count);
+
+/* Takes out the value used longest ago; NULL: there is none. */
+void *prefix_remove_oldest(struct prefix_tree *tree);
+
+uint64_t prefix_values(const struct prefix_tree *tree);
+/* Ids held, for estimates of memory. */
+uint64_t prefix_ids(const struct prefix_tree *tree);
+
+/* True if the tree's own invariants hold. For tests: walks all of it. */
+bool prefix_check(const struct prefix_tree *tree);
 
 #endif
