@@ -137,8 +137,8 @@ struct sonde_session_options {
 /* The checkpoint's context, no multi-token prediction. */
 SONDE_API void sonde_session_options_default(struct sonde_session_options *options);
 
-/* Opens an empty session. options may be NULL. Memory for the context is reserved here and touched
- * only as tokens come. Errors: ARGUMENT, UNSUPPORTED (mtp without the block), MEMORY. */
+/* Opens an empty session. options may be NULL. What it remembers of its tokens comes, as they do, from memory that all
+ * sessions of the model share, half of the machine's. Errors: ARGUMENT, UNSUPPORTED (mtp without the block), MEMORY. */
 SONDE_API int sonde_session_open(sonde_model *model, const struct sonde_session_options *options,
                                  sonde_session **session, struct sonde_error *error);
 SONDE_API void sonde_session_close(sonde_session *session);

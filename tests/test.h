@@ -9,4 +9,12 @@
 
 #include <cmocka.h>
 
+/* A call of the library that must succeed; its last argument is &error. */
+#define CHECKED(call)                                                                                                  \
+    do {                                                                                                               \
+        struct sonde_error error = {0};                                                                                \
+        if (call)                                                                                                      \
+            fail_msg("%s: %s", #call, error.message);                                                                  \
+    } while (0)
+
 #endif

@@ -55,6 +55,13 @@ struct device_pages {
     uint32_t per_page;
 };
 
+/* Address [device] of row i, and in *left how many rows lie there one after another, itself included. */
+static inline const void *device_page_row(const struct device_pages *p, uint64_t i, size_t row_bytes, uint64_t *left) {
+    uint64_t within = i % p->per_page;
+    *left = p->per_page - within;
+    return (const uint8_t *)p->base + p->page[i / p->per_page] * p->page_bytes + p->offset + within * row_bytes;
+}
+
 /* Attention of S consecutive tokens of one sequence over window and compressed entries. */
 struct device_attend {
     const float *q;              /* [S, N, C] device */

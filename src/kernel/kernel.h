@@ -84,7 +84,7 @@
  *              Both read packed rows at any address, and give the bits that rows of the same floats give.
  * attend_bf16, index_scores_bf16
  *              the same, but queries, and the numerators of the softmax, may be rounded to bf16, and queries below
- *              2^-126 count as 0. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned
+ *              2^-126 may count as 0. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned
  * pool         out[c] = sum_r values[r][c] * softmax_r(scores[r][c] + bias[r * bias_stride + c]); a row whose
  *              pointer is NULL counts as minus infinity. [dot]
  * hc_weights   the three mixes of a hyper-connection from the raw projection m [(2 + H) H], in place: m[0..H)

@@ -9,6 +9,22 @@
 
 #include "kernel/kernel.h"
 
+/* A statement for a matrix of a format that has loops of its own, FP4, FP8 or BF16, in which F is that format and
+ * constant. */
+#define WITH_FORMAT(matrix, F, ...)                                                                                    \
+    do {                                                                                                               \
+        if ((matrix)->format == FORMAT_FP4) {                                                                          \
+            const enum format F = FORMAT_FP4;                                                                          \
+            __VA_ARGS__;                                                                                               \
+        } else if ((matrix)->format == FORMAT_FP8) {                                                                   \
+            const enum format F = FORMAT_FP8;                                                                          \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            const enum format F = FORMAT_BF16;                                                                         \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
+
 void kernel_table_init_c(struct kernel_table *t);
 static inline bool kernel_runs_c(void) {
     return true;

@@ -39,6 +39,14 @@ static inline vf v_pick(vi mask, vf a, vf b) {
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
 }
 
+/* Of as many vectors, a lane each. */
+ALWAYS_INLINE vf inner_product(const vf value[], const float *x, const int vectors) {
+    vf part = value[0] * v_load(x);
+    for (int j = 1; j < vectors; j++)
+        part = v_fma(value[j], v_load(x + j * LANES), part);
+    return part;
+}
+
 /* 0, 1, 2 ... */
 static inline vi v_lanes(void) {
     vi lane = {0};

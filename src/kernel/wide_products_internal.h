@@ -32,9 +32,10 @@
  *   order_<format>(x, out)         a block's inputs in the order in which row_<format>() wants them
  *   row_fp4(codes, scales, blocks, x, apart, ahead, tokens, sums)
  *   row_fp8(codes, scales, blocks, x, apart, ahead, tokens, sums), scales: a float for each block
- *   row_bf16(codes, blocks, x, apart, ahead, tokens, sums)
  *                                  sums[t] += blocks of a row times the token whose inputs are at x + t * apart;
  *                                  codes `ahead` bytes on are fetched meanwhile
+ *
+ *   load_bf16(codes, ahead, out[2]) a block's values in that order
  *
  * A level that has something better for one token defines STREAM_TAKES(w) and STREAM(w, row, rows, x, y); for packed
  * inputs INT8_TAKES(w, count), INT8_PACK(x, col, cols, packed) and INT8(w, row, rows, packed, y).
@@ -430,6 +431,17 @@ static void strip_scales(struct strip *s, uint32_t row) {
             s->scales[b] = e8m0_decode(scales[at]);
         else
             memcpy(&s->scales[b], scales + 4 * at, 4);
+    }
+}
+
+ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x, size_t apart, size_t ahead,
+                            const int tokens, vf sums[]) {
+    for (size_t b = 0; b < blocks; b++) {
+        vf value[2];
+        load_bf16(codes + b * 2 * BF16_BLOCK, ahead, value);
+        for (int t = 0; t < tokens; t++)
+            for (int j = 0; j < 2; j++)
+                sums[t] = v_fma(value[j], v_load(x + t * apart + b * BF16_BLOCK + j * LANES), sums[t]);
     }
 }
 

@@ -39,9 +39,9 @@ static void finish_entries(struct step *st, const struct compressor *c, float *e
 static void store_entries(struct step *st, const struct row_format *format, struct device_pages pages, const float *x,
                           uint64_t first, uint64_t count) {
     for (uint64_t left; count; first += left, count -= left, x += left * format->dim) {
-        void *to = pages_row(&pages, first, row_bytes(format), &left);
+        const void *row = device_page_row(&pages, first, row_bytes(format), &left);
         left = min_u64(left, count);
-        st->ops->store_rows(st->d, format, x, left, to);
+        st->ops->store_rows(st->d, format, x, left, (void *)(uintptr_t)row);
     }
 }
 

@@ -202,9 +202,8 @@ void sequence_share_pages(struct sequence *to, const struct sequence *from);
 /* Before a step: sequences get the pages it will write, for themselves. MEMORY: there are too few; nothing has changed.
  */
 int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e);
-/* Where the entries, or index keys, of layer `index` are; and of row i among them, `left` of whose page follow. */
+/* Where the entries, or index keys, of layer `index` are. */
 struct device_pages sequence_entries(const struct sequence *s, uint32_t index, bool for_index);
-void *pages_row(const struct device_pages *p, uint64_t i, size_t row_bytes, uint64_t *left);
 
 /* forward.c */
 void block_run(struct step *st, const struct layer *l, uint32_t index);

@@ -23,15 +23,16 @@ int pages_open(struct model *m, const struct model_options *options, struct sond
     m->page_bytes = cache_page_layout(m->specs, m->blocks, m->page_tokens, m->parts);
     uint64_t bytes = options->cache_bytes ? options->cache_bytes : memory_total() / 2;
     uint64_t count = m->page_bytes ? min_u64(bytes / m->page_bytes, MOST_PAGES) : 0;
-    if (m->page_bytes && !count)
+    while (count) {
+        m->page_memory_bytes = count * m->page_bytes;
+        m->page_memory = m->device->ops->alloc(m->device, m->page_memory_bytes);
+        if (m->page_memory || options->cache_bytes)
+            break;
+        count /= 2; /* nobody asked for so much: address space may be short */
+    }
+    if (m->page_bytes && !m->page_memory)
         return err_set(e, SONDE_ERROR_MEMORY, "out of memory: a page of the cache takes %llu bytes, of %llu for all",
                        (unsigned long long)m->page_bytes, (unsigned long long)bytes);
-    m->page_memory_bytes = count * m->page_bytes;
-    if (count)
-        m->page_memory = m->device->ops->alloc(m->device, m->page_memory_bytes);
-    if (count && !m->page_memory)
-        return err_set(e, SONDE_ERROR_MEMORY, "out of memory: the cache takes up to %llu bytes",
-                       (unsigned long long)m->page_memory_bytes);
     return cache_pages_open((uint32_t)count, &m->pages, e);
 }
 
@@ -47,12 +48,6 @@ struct device_pages sequence_entries(const struct sequence *s, uint32_t index, b
     const struct cache_page_part *part = &m->parts[index];
     return (struct device_pages){m->page_memory, m->page_bytes, for_index ? part->index_keys : part->entries, s->pages,
                                  part->rows};
-}
-
-void *pages_row(const struct device_pages *p, uint64_t i, size_t row_bytes, uint64_t *left) {
-    uint64_t within = i % p->per_page;
-    *left = p->per_page - within;
-    return (uint8_t *)(uintptr_t)p->base + p->page[i / p->per_page] * p->page_bytes + p->offset + within * row_bytes;
 }
 
 /* True if the next token goes to a page that is there and that others hold too. */

@@ -7,13 +7,6 @@
 
 const char *const golden_cases[] = {"flash", "pro", "base-fp8", "bf16", "sliding", "flash-engram"};
 
-#define CHECKED(call)                                                                                                  \
-    do {                                                                                                               \
-        struct sonde_error error = {0};                                                                                \
-        if (call)                                                                                                      \
-            fail_msg("%s: %s", #call, error.message);                                                                  \
-    } while (0)
-
 static void *zeroed(size_t count, size_t size) {
     void *memory = calloc(count, size);
     assert_non_null(memory);

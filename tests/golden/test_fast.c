@@ -22,13 +22,6 @@
 
 enum { TOKENS = 2000, STORY_MOST = 512 /* the bundled model's indexers are not trained for more */ };
 
-#define CHECKED(call)                                                                                                  \
-    do {                                                                                                               \
-        struct sonde_error error = {0};                                                                                \
-        if (call)                                                                                                      \
-            fail_msg("%s: %s", #call, error.message);                                                                  \
-    } while (0)
-
 static const char *const ours = "tests/golden/text/held-out.txt", *const theirs = "../shared/data/stories-valid.txt";
 static const char separator[] = "<|endoftext|>";
 

@@ -21,10 +21,10 @@ static uint32_t gather(struct cpu_worker *worker, const struct device_attend *a,
     if (a->chosen) {
         const int32_t *chosen = a->chosen + s * a->top;
         for (int32_t i = 0; i < a->counts[s]; i++)
-            worker->keys[n++] = cpu_page_row(&a->entries, (uint32_t)chosen[i], bytes, &left);
+            worker->keys[n++] = device_page_row(&a->entries, (uint32_t)chosen[i], bytes, &left);
     } else if (a->ratio) {
         for (uint64_t i = 0, all = (at + 1) / a->ratio; i < all;) {
-            const uint8_t *row = cpu_page_row(&a->entries, i, bytes, &left);
+            const uint8_t *row = device_page_row(&a->entries, i, bytes, &left);
             for (uint64_t end = min_u64(all, i + left); i < end; i++, row += bytes)
                 worker->keys[n++] = row;
         }
@@ -168,7 +168,7 @@ static void score(const struct selection *t, struct cpu_worker *worker, uint64_t
     const struct kernel_table *k = &t->cpu->kernels;
     const float *q = s->q + row * s->heads * s->format.dim, *w = s->w + row * s->heads;
     for (uint64_t left; count; from += left, count -= left, scores += left) {
-        const uint8_t *keys = cpu_page_row(&s->keys, from, row_bytes(&s->format), &left);
+        const uint8_t *keys = device_page_row(&s->keys, from, row_bytes(&s->format), &left);
         left = min_u64(left, count);
         if (s->bf16)
             k->index_scores_bf16(q, w, s->heads, &s->format, keys, (uint32_t)left, scores, worker->scratch);

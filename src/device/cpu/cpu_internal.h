@@ -55,13 +55,6 @@ static inline struct cpu *cpu_of(struct device *d) {
     return (struct cpu *)d;
 }
 
-/* Row i, and in *left how many follow it in its page, itself included. */
-static inline const uint8_t *cpu_page_row(const struct device_pages *p, uint64_t i, size_t row_bytes, uint64_t *left) {
-    uint64_t within = i % p->per_page;
-    *left = p->per_page - within;
-    return (const uint8_t *)p->base + p->page[i / p->per_page] * p->page_bytes + p->offset + within * row_bytes;
-}
-
 /* The decoded single row of m into `out`, or NULL when m has no data. */
 const float *cpu_vector(const struct matrix *m, float *out);
 

@@ -19,13 +19,6 @@ struct rows {
 
 /* ----------------------------------------------------------------------------------------------- units */
 
-ALWAYS_INLINE vf inner_product(const vf value[], const float *x, const int vectors) {
-    vf part = value[0] * v_load(x);
-    for (int j = 1; j < vectors; j++)
-        part = v_fma(value[j], v_load(x + j * LANES), part);
-    return part;
-}
-
 /* `scale`: bytes to the unit's first. */
 ALWAYS_INLINE void unit_fp4(struct rows *r, const int streams, size_t scale, const float *x) {
     vf scales[STREAMS];
@@ -154,10 +147,5 @@ bool stream_takes_neon(const struct matrix *w) {
 }
 
 void stream_neon(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, float *y) {
-    if (w->format == FORMAT_FP4)
-        run(w, FORMAT_FP4, row, rows, x, y);
-    else if (w->format == FORMAT_FP8)
-        run(w, FORMAT_FP8, row, rows, x, y);
-    else
-        run(w, FORMAT_BF16, row, rows, x, y);
+    WITH_FORMAT(w, format, run(w, format, row, rows, x, y));
 }

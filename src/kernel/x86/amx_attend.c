@@ -24,9 +24,7 @@ enum {
     KEYS = 256, /* of a chunk */
     HEADS = 32, /* multiplied together */
     MOST_HEADS = 128,
-    MOST_DIM = 512,
-    PLAIN_LEAST = 10, /* scales whose values are normal in bf16: amx_unpack.c has the same */
-    PLAIN_MOST = 246
+    MOST_DIM = 512
 };
 
 /* 128 columns of q as pairs in the order of channels above. */
@@ -98,7 +96,7 @@ INLINE void unpack_key(const struct key_tables *t, const struct row_format *f, c
     const uint32_t blocks = t->plain / ROW_KEY_BLOCK;
     bool plain = true;
     for (uint32_t b = 0; b < blocks; b++)
-        plain &= (uint8_t)(scales[b] - PLAIN_LEAST) <= PLAIN_MOST - PLAIN_LEAST;
+        plain &= amx_scale_within(scales[b], FP8_LEAST, FP8_MOST);
     if (!plain) {
         unpack_slowly(t, f, row, to);
         return;
@@ -146,21 +144,6 @@ static void multiply(const uint8_t *a, const uint8_t *b, size_t apart, uint32_t 
         amx_step(s < steps ? a + (size_t)s * 2 * TILE : NULL, b + (size_t)s * TILE, apart);
 }
 
-/* The four sums to, or from, [2 of a][2 of b] blocks of 16 by 16 floats of a matrix whose rows are ld floats apart. */
-INLINE void store_sums(float *to, size_t ld) {
-    _tile_stored(0, to, ld * sizeof(float));
-    _tile_stored(1, to + 16 * ld, ld * sizeof(float));
-    _tile_stored(2, to + 16, ld * sizeof(float));
-    _tile_stored(3, to + 16 * ld + 16, ld * sizeof(float));
-}
-
-INLINE void load_sums(const float *from, size_t ld) {
-    _tile_loadd(0, from, ld * sizeof(float));
-    _tile_loadd(1, from + 16 * ld, ld * sizeof(float));
-    _tile_loadd(2, from + 16, ld * sizeof(float));
-    _tile_loadd(3, from + 16 * ld + 16, ld * sizeof(float));
-}
-
 /* Scores [count, HEADS] to P [step of 32 keys][2 tiles of 16 heads]; what was mixed so far is brought to the new
  * largest scores. */
 static void weigh_scores(const float *scores, uint32_t count, float scale, struct softmax *state, uint32_t head,
@@ -205,7 +188,7 @@ static void attend_chunk(const uint8_t *rows, const uint8_t *pairs, uint32_t cou
     for (uint32_t k = 0; k < key_steps; k++) {
         amx_zero_sums();
         multiply(rows + (size_t)k * steps * 2 * TILE, q, (size_t)steps * TILE, steps);
-        store_sums(scores + (size_t)k * 32 * HEADS, HEADS);
+        amx_keep_sums(scores + (size_t)k * 32 * HEADS, HEADS, 16);
     }
     MEMORY_IS_WRITTEN();
     weigh_scores(scores, count, scale, state, head, p, out, first ? 0 : dim);
@@ -214,9 +197,9 @@ static void attend_chunk(const uint8_t *rows, const uint8_t *pairs, uint32_t cou
         if (first)
             amx_zero_sums();
         else
-            load_sums(out + c, dim);
+            amx_load_sums(out + c, dim, 16);
         multiply(p, pairs + (size_t)c / 16 * key_steps * TILE, key_steps * (size_t)TILE, key_steps);
-        store_sums(out + c, dim);
+        amx_keep_sums(out + c, dim, 16);
     }
     MEMORY_IS_WRITTEN();
 }
@@ -280,8 +263,7 @@ bool amx_scores_index(const struct row_format *f, uint32_t heads) {
            heads <= MOST_HEADS;
 }
 
-/* 32 keys from `from` on to rows [step][2], as many as there are; zeros where the scales are out of reach of
- * amx_unpack_row(), which is then told. */
+/* Up to 32 keys from `from` on to rows [step][2]. False if a scale is none that amx_unpack_row() takes. */
 static bool unpack_index(const struct strip_tables *t, const struct row_format *f, size_t bytes, const uint8_t *from,
                          uint32_t count, uint8_t *rows) {
     bool plain = true;
@@ -292,7 +274,7 @@ static bool unpack_index(const struct strip_tables *t, const struct row_format *
             if (k < count)
                 amx_unpack_row(t, FORMAT_FP4, key + (size_t)s * 64, scales + (size_t)s * 4, row, 2 * TILE);
         for (uint32_t i = 0; i < f->dim / 32 && k < count; i++)
-            plain &= (uint8_t)(scales[i] - 2) <= 250;
+            plain &= amx_scale_within(scales[i], FP4_LEAST, FP4_MOST);
     }
     return plain;
 }
@@ -321,7 +303,7 @@ void amx_index_scores(const float *q, const float *w, uint32_t heads, const stru
         for (uint32_t h = 0; h < heads; h += HEADS) {
             amx_zero_sums();
             multiply(rows, packed + (size_t)h / 16 * steps * TILE, (size_t)steps * TILE, steps);
-            store_sums(matches + h, heads);
+            amx_keep_sums(matches + h, heads, 16);
         }
         MEMORY_IS_WRITTEN();
         for (uint32_t i = 0; i < some; i += 16)

@@ -184,11 +184,6 @@ void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uin
     struct group g = {.w = w, .packed = packed, .packing = amx_packing(w, count), .tiles = scratch};
     g.sums = (float *)(void *)(scratch + (size_t)2 * PANELS * STEPS * TILE);
     _tile_loadconfig(&amx_configs[g.packing.across]);
-    if (w->format == FORMAT_FP4)
-        run_format(&g, FORMAT_FP4, row, rows, count, y, ldy);
-    else if (w->format == FORMAT_FP8)
-        run_format(&g, FORMAT_FP8, row, rows, count, y, ldy);
-    else
-        run_format(&g, FORMAT_BF16, row, rows, count, y, ldy);
+    WITH_FORMAT(w, format, run_format(&g, format, row, rows, count, y, ldy));
     _tile_release();
 }

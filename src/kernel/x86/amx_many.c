@@ -110,26 +110,7 @@ INLINE void feed_strips(const struct feed *f, enum format format, uint32_t first
 
 /* --------------------------------------------------------------------------------------- multiply */
 
-/* Sums are tiles 0 and 1 of the two panels, and 2 and 3 of the next tile of tokens, or of odd steps. */
-INLINE void load_sums(const float *sums, bool fresh) {
-    if (fresh) {
-        amx_zero_sums();
-        return;
-    }
-    _tile_loadd(0, sums, 64);
-    _tile_loadd(1, sums + 256, 64);
-    _tile_loadd(2, sums + 512, 64);
-    _tile_loadd(3, sums + 768, 64);
-}
-
-INLINE void keep_sums(float *sums) {
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + 256, 64);
-    _tile_stored(2, sums + 512, 64);
-    _tile_stored(3, sums + 768, 64);
-}
-
-/* One tile of tokens, in turn to two pairs of sums. */
+/* One tile of tokens: even steps to sums 0 and 1, odd ones to 2 and 3. */
 INLINE void step_1(const uint8_t *w, const uint8_t *x, bool odd) {
     _tile_loadd(4, w, 64);
     _tile_loadd(5, w + TILE, 64);
@@ -181,17 +162,19 @@ INLINE void run_job(const struct block *b, uint32_t i, enum format format) {
     const size_t apart = j.cols / STEP * (size_t)TILE;
     float *sums = sums_of(b, j.pair);
     for (uint32_t t = 0; t < b->tiles; t += 2, x += 2 * apart, sums += 1024) {
-        load_sums(sums, j.col == 0);
+        if (j.col == 0)
+            amx_zero_sums();
+        else
+            amx_load_sums(sums, 16, 512);
         if (t + 1 == b->tiles)
             multiply_1(w, x, strips);
         else if (t <= 2)
             multiply_2(w, x, apart, strips, &f, format, true, t / 2 * PANEL);
         else
             multiply_2(w, x, apart, strips, &f, format, false, 0);
-        keep_sums(sums);
+        amx_keep_sums(sums, 16, 512);
     }
-    const uint32_t fed = b->tiles / 2 > 1 ? strips : 0;
-    feed_strips(&f, format, fed);
+    feed_strips(&f, format, b->tiles / 2 > 1 ? strips : 0);
     MEMORY_IS_WRITTEN();
 }
 
@@ -239,12 +222,7 @@ void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const ui
         for (b.row = row; b.row < row + rows; b.row = b.end) {
             b.end = min_u32((b.row / BLOCK_ROWS + 1) * BLOCK_ROWS, row + rows);
             b.pairs = (b.end - 1) / PAIR - b.row / PAIR + 1;
-            if (w->format == FORMAT_FP4)
-                run_block(&b, FORMAT_FP4, row, count, y, ldy);
-            else if (w->format == FORMAT_FP8)
-                run_block(&b, FORMAT_FP8, row, count, y, ldy);
-            else
-                run_block(&b, FORMAT_BF16, row, count, y, ldy);
+            WITH_FORMAT(w, format, run_block(&b, format, row, count, y, ldy));
         }
     }
     _tile_release();

@@ -94,4 +94,20 @@ INLINE void amx_zero_sums(void) {
     _tile_zero(3);
 }
 
+/* The four sums to, and from, floats: those of b0 lie at the beginning, a1's 16 rows behind a0's, rows ld floats apart;
+ * those of b1 lie `next` floats on. */
+INLINE void amx_keep_sums(float *to, size_t ld, size_t next) {
+    _tile_stored(0, to, ld * sizeof(float));
+    _tile_stored(1, to + 16 * ld, ld * sizeof(float));
+    _tile_stored(2, to + next, ld * sizeof(float));
+    _tile_stored(3, to + next + 16 * ld, ld * sizeof(float));
+}
+
+INLINE void amx_load_sums(const float *from, size_t ld, size_t next) {
+    _tile_loadd(0, from, ld * sizeof(float));
+    _tile_loadd(1, from + 16 * ld, ld * sizeof(float));
+    _tile_loadd(2, from + next, ld * sizeof(float));
+    _tile_loadd(3, from + next + 16 * ld, ld * sizeof(float));
+}
+
 #endif

@@ -6,8 +6,6 @@
 
 #include "kernel/x86/amx_unpack_internal.h"
 
-enum { FP4_LEAST = 2, FP4_MOST = 252, FP8_LEAST = 10, FP8_MOST = 246 };
-
 void amx_unpack_slowly(const struct matrix *w, uint32_t row, uint32_t strip, uint8_t *tiles, size_t apart) {
     const struct pair_order *order = amx_order(w->format);
     float values[STRIP];

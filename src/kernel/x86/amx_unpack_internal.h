@@ -22,6 +22,13 @@
 
 enum { FP4_BIAS = 253, FP8_BIAS = 247 };
 
+/* Scales for which all values are normal. */
+enum { FP4_LEAST = 2, FP4_MOST = 252, FP8_LEAST = 10, FP8_MOST = 246 };
+
+static inline bool amx_scale_within(uint8_t scale, int least, int most) {
+    return scale >= least && scale <= most;
+}
+
 /* bf16 words of the 16 codes, exponents raised by FP4_BIAS - 127; both zeros are 0. */
 static const uint16_t amx_fp4_words[32] = {
 #define FP4_WORD(bits) (bits) + ((FP4_BIAS - 127) << 7)

@@ -189,9 +189,7 @@ ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, size_t blo
             _mm256_cvtph_ps(_mm256_castsi256_si128(odd)), _mm256_cvtph_ps(_mm256_extracti128_si256(odd, 1))};
         for (int t = 0; t < tokens; t++) {
             const float *in = x + t * apart + b * FP8_BLOCK;
-            vf part = value[0] * v_load(in);
-            for (int j = 1; j < 4; j++)
-                part = v_fma(value[j], v_load(in + j * LANES), part);
+            vf part = inner_product(value, in, 4);
             sums[t] = v_fma(part * 256, v_set(scales[b]), sums[t]);
         }
     }
@@ -200,15 +198,8 @@ ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, size_t blo
             sums[t] = v_set(NAN);
 }
 
-ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x, size_t apart, size_t ahead,
-                            const int tokens, vf sums[]) {
-    for (size_t b = 0; b < blocks; b++) {
-        vf value[2];
-        unpack_bf16((vi)load_codes(codes + b * 32, ahead), value);
-        for (int t = 0; t < tokens; t++)
-            for (int j = 0; j < 2; j++)
-                sums[t] = v_fma(value[j], v_load(x + t * apart + b * BF16_BLOCK + j * LANES), sums[t]);
-    }
+ALWAYS_INLINE void load_bf16(const uint8_t *codes, size_t ahead, vf out[2]) {
+    unpack_bf16((vi)load_codes(codes, ahead), out);
 }
 
 #include "kernel/wide_products_internal.h"

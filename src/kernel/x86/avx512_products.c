@@ -207,23 +207,14 @@ ALWAYS_INLINE void row_fp8(const uint8_t *codes, const float *scales, size_t blo
         unpack_fp8(load_dwords(codes + b * 64, ahead), value);
         for (int t = 0; t < tokens; t++) {
             const float *in = x + t * apart + b * FP8_BLOCK;
-            vf part = value[0] * v_load(in);
-            for (int j = 1; j < 4; j++)
-                part = v_fma(value[j], v_load(in + j * LANES), part);
+            vf part = inner_product(value, in, 4);
             sums[t] = v_fma(part, v_set(scales[b]), sums[t]);
         }
     }
 }
 
-ALWAYS_INLINE void row_bf16(const uint8_t *codes, size_t blocks, const float *x, size_t apart, size_t ahead,
-                            const int tokens, vf sums[]) {
-    for (size_t b = 0; b < blocks; b++) {
-        vf value[2];
-        unpack_bf16(load_dwords(codes + b * 64, ahead), value);
-        for (int t = 0; t < tokens; t++)
-            for (int j = 0; j < 2; j++)
-                sums[t] = v_fma(value[j], v_load(x + t * apart + b * BF16_BLOCK + j * LANES), sums[t]);
-    }
+ALWAYS_INLINE void load_bf16(const uint8_t *codes, size_t ahead, vf out[2]) {
+    unpack_bf16(load_dwords(codes, ahead), out);
 }
 
 #define STREAM_TAKES stream_takes_avx512

@@ -205,10 +205,5 @@ bool stream_takes_avx512(const struct matrix *w) {
 }
 
 void stream_avx512(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, float *y) {
-    if (w->format == FORMAT_FP4)
-        run(FORMAT_FP4, w, row, rows, x, y);
-    else if (w->format == FORMAT_FP8)
-        run(FORMAT_FP8, w, row, rows, x, y);
-    else
-        run(FORMAT_BF16, w, row, rows, x, y);
+    WITH_FORMAT(w, format, run(format, w, row, rows, x, y));
 }
