@@ -4,12 +4,15 @@
  *
  * A layer keeps
  *
- *   window        [W] keys           of the last W tokens, position p in row p % W
+ *   window        [R] keys           of the last R tokens, position p in row p % R
  *   entries       [n] keys           one compressed key for each `ratio` tokens          (ratio > 0)
  *   tail values,  float [T, wide]    compressor projections of the last T tokens, position p in row p % T: what the
- *   tail scores                      next entry will pool. T is ratio, or twice that where blocks overlap
+ *   tail scores                      next entry will pool, ratio of them, or twice that where blocks overlap
  *   index keys    [n] index keys     and their own tail                                  (layers with an indexer)
  *   conv          float [rows, wide] Engram: what its convolution still looks back on
+ *
+ * Rings (window, tails, conv) may have more rows than are looked back on: as many as the last tokens that can be taken
+ * back, since each of those took the row of an older one.
  *
  * Keys and index keys are rows of bytes, one after another; what is in them number.h tells (struct row_format). What
  * is summed later, the tails, stays as it is. Entries and index keys grow by a row each `ratio` tokens and lie in
@@ -30,7 +33,7 @@ struct cache_tail_spec {
 };
 
 struct cache_layer_spec {
-    uint32_t window;                   /* W */
+    uint32_t window;                   /* rows of the ring */
     uint32_t ratio;                    /* 0: no entries */
     size_t key_bytes, index_key_bytes; /* of a row; no index keys: 0 */
     struct cache_tail_spec tail, index_tail;
@@ -124,5 +127,83 @@ uint64_t prefix_ids(const struct prefix_tree *tree);
 
 /* True if the tree's own invariants hold. For tests: walks all of it. */
 bool prefix_check(const struct prefix_tree *tree);
+
+/* -------------------------------------------------------------------------------- pieces on disk */
+
+/*
+ * A directory of pieces: bytes under a key, which outlive the process. What a piece means is the caller's business.
+ *
+ *   whole or not at all   a piece is written under another name, made durable and renamed, whenever the process or the
+ *                         machine stops; every byte is checked when it is read, and a broken piece is none
+ *   in the background     a thread of the store's own compresses and writes
+ *   never in the way      what goes wrong with the disk costs pieces and a logged line, nothing else
+ *   bounded               the files of all pieces have at most `limit` bytes
+ *
+ * Room for a new piece is made by removing others. Those that were used again after they were stored are worth more: as
+ * long as the others make up more than a quarter of the limit, of those the one used longest ago goes, else of all. Of
+ * pieces used at the same time, as a coarse clock makes them, kinds go from z to a, then longer texts before shorter
+ * ones. A use is a put, a get or a touch; the time of the last one is on disk, but not forced there.
+ *
+ * Several identities may share a directory, one after another: each sees its own pieces only, leaves the others alone
+ * and has a limit of its own. docs/formats.md has the layout of the files. Calls come from one thread at a time.
+ */
+struct spill;
+
+struct spill_key {
+    uint8_t kind;    /* a lower-case letter */
+    uint64_t length; /* of the text the piece belongs to, in tokens */
+    uint64_t hash[2];
+};
+
+struct spill_options {
+    const char *directory;                        /* made if it is not there; its parent must be */
+    uint64_t limit;                               /* bytes on disk at most */
+    uint8_t identity[16];                         /* whose pieces */
+    void (*log)(void *context, const char *line); /* a line, without its end, for each thing worth knowing; comes from
+                                                   * the store's thread too. NULL: none */
+    void *context;
+};
+
+/* Reads the names and headers of all files; removes those of its own that are broken or unfinished, and what is more
+ * than the limit. Errors: IO (also: another process has the directory), MEMORY. */
+int spill_open(const struct spill_options *options, struct spill **spill, struct sonde_error *e);
+/* Writes what waits first. NULL is allowed. */
+void spill_close(struct spill *s);
+
+/* True if the piece is on disk, durable. No use. */
+bool spill_has(struct spill *s, const struct spill_key *key);
+
+/* The lengths, up to `most`, that pieces of a kind on disk have: each once, ascending; *lengths is the caller's, to be
+ * freed, NULL if there is none. For finding the longest stored beginning of a text. Errors: MEMORY. */
+int spill_lengths(struct spill *s, uint8_t kind, uint64_t most, uint64_t **lengths, size_t *count,
+                  struct sonde_error *e);
+
+struct spill_part {
+    const void *data;
+    size_t bytes;
+};
+
+/* Copies the parts, one after another a piece of at most 2^34 bytes, and returns; the store's thread writes it. A piece
+ * that is there, or waits to be written, is only used. Pieces that wait have 64 MiB together, or one of them is alone:
+ * until there is room for this one, this waits. Errors: MEMORY, ARGUMENT (too large). */
+int spill_put(struct spill *s, const struct spill_key *key, const struct spill_part *parts, size_t count,
+              struct sonde_error *e);
+
+/* Finds a piece, also one that waits: *data [*bytes] is aligned to 64 bytes and the caller's, to be freed. A file that
+ * is gone or broken is *found false, no error; a broken one is logged and removed. Errors: MEMORY. */
+int spill_get(struct spill *s, const struct spill_key *key, void **data, size_t *bytes, bool *found,
+              struct sonde_error *e);
+
+/* A use without reading; nothing if there is no such piece. */
+void spill_touch(struct spill *s, const struct spill_key *key);
+
+/* Removes a piece, on disk or waiting, if there is one. */
+void spill_remove(struct spill *s, const struct spill_key *key);
+
+/* Waits until every piece put before is durable, so that spill_has() knows it, or has failed. */
+void spill_flush(struct spill *s);
+
+/* Bytes of all files of pieces. */
+uint64_t spill_bytes(struct spill *s);
 
 #endif
