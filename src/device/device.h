@@ -67,7 +67,7 @@ struct device_attend {
     const float *q;              /* [S, N, C] device */
     struct row_format format;    /* of all keys; its dim is C */
     const void *fresh;           /* [S] rows device: keys of these tokens */
-    const void *ring;            /* [W] rows device: keys of earlier tokens, position p in row p % W */
+    const void *ring;            /* [ring_rows] rows device: keys of earlier tokens, position p in row p % ring_rows */
     struct device_pages entries; /* all complete; not if ratio is 0 */
     const int32_t *chosen,
         *counts; /* [S, top], [S] device: entries each token may see, ascending; NULL: all complete */
@@ -75,7 +75,8 @@ struct device_attend {
     struct matrix sink; /* [1, N] */
     uint64_t first;     /* position of row 0 */
     uint32_t rows, heads, window, ratio;
-    bool bf16; /* queries, and the numerators of the softmax, may be rounded to it */
+    uint32_t ring_rows; /* at least W */
+    bool bf16;          /* queries, and the numerators of the softmax, may be rounded to it */
     float scale;
     float *out; /* [S, N, C] device */
 };
@@ -163,11 +164,12 @@ struct device_engram_gate {
  */
 struct device_engram_conv {
     const float *x;       /* [S, channels] device */
-    const float *ring;    /* [(taps - 1) * dilation, channels] device: earlier tokens, position p in row p % that */
+    const float *ring;    /* [ring_rows, channels] device: earlier tokens, position p in row p % ring_rows */
     struct matrix kernel; /* [channels, taps] */
     uint64_t first;
     uint32_t rows, channels, taps, dilation;
-    float *out; /* [S, channels] device */
+    uint32_t ring_rows; /* at least (taps - 1) * dilation */
+    float *out;         /* [S, channels] device */
 };
 
 /* The largest step: what reserve() sizes scratch by. */
@@ -194,6 +196,7 @@ struct device_ops {
     void *(*alloc)(struct device *d, size_t bytes);
     void (*release)(struct device *d, void *memory, size_t bytes);
     void (*download)(struct device *d, void *to, const void *from, size_t bytes); /* waits */
+    void (*upload)(struct device *d, void *to, const void *from, size_t bytes);   /* waits */
     int (*prepare)(struct device *d, struct matrix *m, struct sonde_error *e);
     /* Scratch for steps of at most `rows` rows of these widths is made here, so that steps allocate nothing. */
     int (*reserve)(struct device *d, const struct device_limits *limits, struct sonde_error *e);
@@ -249,6 +252,7 @@ struct device {
 struct device_cpu_options {
     uint32_t threads;  /* workers; 0: one for each processor this process may use */
     const char *level; /* of kernel.h's KERNEL_LEVELS; NULL: the best that runs here */
+    bool invariant;    /* a row's results have the same bits whatever rows share the call, at the cost of speed */
 };
 
 /* The processor this program runs on. Errors: ARGUMENT (no such level), UNSUPPORTED (it does not run here), MEMORY, IO

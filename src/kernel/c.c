@@ -361,7 +361,8 @@ static void swiglu_c(float *gate, const float *up, size_t count, float limit, fl
     }
 }
 
-void kernel_table_init_c(struct kernel_table *t) {
+void kernel_table_init_c(struct kernel_table *t, bool invariant) {
+    (void)invariant; /* it always is */
 #define KERNEL_SET(name, returns, parameters) t->name = name##_c;
     KERNELS(KERNEL_SET)
 #undef KERNEL_SET

@@ -18,8 +18,8 @@
 
 #include "number/number.h"
 
-/* X(name, returns, parameters): what each does is told below. */
-#define KERNELS(X)                                                                                                     \
+/* X(name, returns, parameters): what each does is told below. Products are all that knows how many tokens there are. */
+#define KERNEL_PRODUCTS(X)                                                                                             \
     X(gemm, void,                                                                                                      \
       (const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count, float *y,      \
        size_t ldy))                                                                                                    \
@@ -27,7 +27,10 @@
       (const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols, void *packed)) \
     X(gemm_bf16, void,                                                                                                 \
       (const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y, size_t ldy,  \
-       void *scratch))                                                                                                 \
+       void *scratch))
+
+#define KERNELS(X)                                                                                                     \
+    KERNEL_PRODUCTS(X)                                                                                                 \
     X(rms_norm, void, (const float *x, uint32_t n, const float *weight, float eps, float *y))                          \
     X(rotate, void, (float *x, uint32_t half, const float *turn, float direction))                                     \
     X(hadamard, void, (float *x, uint32_t n))                                                                          \
@@ -81,10 +84,12 @@
  *              [heads, dim]; keys: count pointers to rows of the format; weights: scratch [heads, count]. [dot, twice]
  * index_scores scores[i] = sum_h w[h] * max(q[h] . keys[i], 0) for i < count; keys: rows of the format, one after
  *              another. [dot, twice]
- *              Both read packed rows at any address, and give the bits that rows of the same floats give.
+ *              Both read packed rows at any address, and give the bits that rows of the same floats give; a head and
+ *              a score have theirs whatever heads or keys are beside them.
  * attend_bf16, index_scores_bf16
  *              the same, but queries, and the numerators of the softmax, may be rounded to bf16, and queries below
- *              2^-126 may count as 0. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned
+ *              2^-126 may count as 0. A head has its bits among any multiple of KERNEL_ATTEND_HEADS. scratch:
+ *              KERNEL_SCRATCH_BYTES, 64-byte aligned
  * pool         out[c] = sum_r values[r][c] * softmax_r(scores[r][c] + bias[r * bias_stride + c]); a row whose
  *              pointer is NULL counts as minus infinity. [dot]
  * hc_weights   the three mixes of a hyper-connection from the raw projection m [(2 + H) H], in place: m[0..H)
@@ -112,7 +117,7 @@ struct kernel_table {
 enum {
     KERNEL_PACK_COLS = 128,
     KERNEL_SCRATCH_BYTES = 1 << 20,
-    KERNEL_ATTEND_HEADS = 32 /* attend_bf16 likes multiples of them */
+    KERNEL_ATTEND_HEADS = 32 /* attend_bf16 is fastest with multiples of them */
 };
 
 /* Bytes of packed inputs, at every level. */
@@ -141,8 +146,12 @@ enum kernel_level {
         KERNEL_LEVEL_COUNT
 };
 
-/* Pure: fills the table for a level, whatever the processor is; levels this program was not built for add nothing. */
-void kernel_table_init(struct kernel_table *t, enum kernel_level level);
+/* Pure: fills the table for a level, whatever the processor is; levels this program was not built for add nothing.
+ *
+ * invariant: a token's products have the same bits whatever `count`, `row` and `rows` they are made with, as at the C
+ * level they always have; one token's inputs are not rounded to integers then. What is packed for one table is not for
+ * the other. Faster levels sum one token otherwise than few, and few otherwise than many, without it. */
+void kernel_table_init(struct kernel_table *t, enum kernel_level level, bool invariant);
 
 /* True if this program has the level and this processor and operating system can run it. For amx the first call asks
  * the kernel for the tiles, for the whole process. */

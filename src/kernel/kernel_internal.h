@@ -25,7 +25,7 @@
         }                                                                                                              \
     } while (0)
 
-void kernel_table_init_c(struct kernel_table *t);
+void kernel_table_init_c(struct kernel_table *t, bool invariant);
 static inline bool kernel_runs_c(void) {
     return true;
 }
@@ -33,9 +33,9 @@ static inline bool kernel_runs_c(void) {
 #define KERNEL_RUNS_c kernel_runs_c
 
 #ifdef KERNEL_X86
-void kernel_table_init_avx2(struct kernel_table *t);
-void kernel_table_init_avx512(struct kernel_table *t);
-void kernel_table_init_amx(struct kernel_table *t);
+void kernel_table_init_avx2(struct kernel_table *t, bool invariant);
+void kernel_table_init_avx512(struct kernel_table *t, bool invariant);
+void kernel_table_init_amx(struct kernel_table *t, bool invariant);
 /* x86/detect.c: the processor has the instructions and the operating system keeps their registers. */
 bool kernel_runs_avx2(void);
 bool kernel_runs_avx512(void);
@@ -56,8 +56,8 @@ bool kernel_runs_amx(void);
 #endif
 
 #ifdef KERNEL_ARM
-void kernel_table_init_neon(struct kernel_table *t);
-void kernel_table_init_bf16(struct kernel_table *t);
+void kernel_table_init_neon(struct kernel_table *t, bool invariant);
+void kernel_table_init_bf16(struct kernel_table *t, bool invariant);
 /* arm/detect.c */
 bool kernel_runs_neon(void);
 bool kernel_runs_bf16(void);

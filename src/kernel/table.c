@@ -8,7 +8,7 @@
 static const struct level {
     const char *name;
     enum kernel_level below;
-    void (*init)(struct kernel_table *t); /* NULL: not built */
+    void (*init)(struct kernel_table *t, bool invariant); /* NULL: not built */
     bool (*runs)(void);
 } levels[] = {
 #define LEVEL_ROW(name, below) {#name, KERNEL_LEVEL_##below, KERNEL_INIT_##name, KERNEL_RUNS_##name},
@@ -16,11 +16,11 @@ static const struct level {
 #undef LEVEL_ROW
 };
 
-void kernel_table_init(struct kernel_table *t, enum kernel_level level) {
+void kernel_table_init(struct kernel_table *t, enum kernel_level level, bool invariant) {
     if (levels[level].below != level)
-        kernel_table_init(t, levels[level].below);
+        kernel_table_init(t, levels[level].below, invariant);
     if (levels[level].init)
-        levels[level].init(t);
+        levels[level].init(t, invariant);
 }
 
 bool kernel_level_runs(enum kernel_level level) {

@@ -265,7 +265,7 @@ void LEVEL(hc_weights)(float *m, uint32_t streams, const float *scale, const flo
                        float eps, float *post, float *comb) {
     if (streams != FOUR) {
         struct kernel_table c;
-        kernel_table_init_c(&c);
+        kernel_table_init_c(&c, false);
         c.hc_weights(m, streams, scale, base, iterations, eps, post, comb);
         return;
     }

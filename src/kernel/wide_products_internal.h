@@ -13,7 +13,9 @@
  *
  * Few tokens (gemm only). A matrix is read once, so decoding is the work. Each row is decoded in registers, in the
  * order of columns that comes cheapest, and multiplied at once; the inputs are brought into that order before, into
- * an array that stays in the first cache.
+ * an array that stays in the first cache. PIECE columns make a sum, and those are added up, however many tokens there
+ * are and columns fit the array: so a token's bits are the same beside any few others, which is what gemm_invariant()
+ * makes of any number.
  *
  * A level's file defines, beside its vectors:
  *
@@ -37,6 +39,7 @@
  *
  *   load_bf16(codes, ahead, out[2]) a block's values in that order
  *
+ * A level may define NARROWER(name), the kernels of one whose blocks are shorter, for rows that are no whole block.
  * A level that has something better for one token defines STREAM_TAKES(w) and STREAM(w, row, rows, x, y); for packed
  * inputs INT8_TAKES(w, count), INT8_PACK(x, col, cols, packed) and INT8(w, row, rows, packed, y).
  */
@@ -368,7 +371,7 @@ static void gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const
 
 /* AHEAD: bytes fetched ahead of whole rows, past the ends of pages, where the processor would stop. Of parts of rows it
  * is the same part of the next. */
-enum { FEW_FLOATS = 8192, BLOCK_BYTES = 4 * LANES, AHEAD = 3072 };
+enum { FEW_FLOATS = 8192, PIECE = FEW_FLOATS / FEW_TOKENS, BLOCK_BYTES = 4 * LANES, AHEAD = 3072 };
 
 static inline vf v_load_f32(const uint8_t *p) {
     return v_load((const float *)(const void *)p);
@@ -415,7 +418,8 @@ static void order_inputs(enum format f, const float *x, uint32_t cols, float *ou
 struct strip {
     const struct matrix *w;
     uint32_t col, blocks, left; /* whole blocks, columns behind them */
-    const float *x;             /* ordered inputs, `apart` floats a token */
+    uint32_t piece;             /* blocks that make a sum */
+    const float *x; /* ordered inputs, `apart` floats a token */
     size_t apart;
     size_t ahead;                         /* bytes from codes in use to those fetched meanwhile */
     float scales[FEW_FLOATS / FP8_BLOCK]; /* of FP8, by blocks */
@@ -479,6 +483,19 @@ ALWAYS_INLINE void row_end(const struct strip *s, const uint8_t *codes, const ui
     row_blocks(s, last_codes, last_scales, s->blocks, 1, tokens, sums);
 }
 
+/* sums[t] = the blocks of a row from `first` on that make a piece, times token t; codes and scales are the row's in the
+ * strip. */
+ALWAYS_INLINE void row_piece(const struct strip *s, const uint8_t *codes, const uint8_t *scales, uint32_t first,
+                             const int tokens, vf sums[]) {
+    const uint32_t block = block_of(s->w->format), end = least(first + s->piece, s->blocks);
+    for (int t = 0; t < tokens; t++)
+        sums[t] = v_set(0);
+    row_blocks(s, codes + codes_bytes(s->w->format, (size_t)first * block),
+               scales ? scales + first * (FP4_SCALES) : NULL, first, end - first, tokens, sums);
+    if (s->left && end == s->blocks && end - first < s->piece)
+        row_end(s, codes, scales, tokens, sums);
+}
+
 ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t count, float *y, size_t ldy,
                               const int tokens) {
     const struct matrix *w = s->w;
@@ -487,21 +504,19 @@ ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, uint
         const uint8_t *codes =
             (const uint8_t *)w->data + r * codes_bytes(w->format, w->cols) + codes_bytes(w->format, s->col);
         const uint8_t *scales = NULL;
-        vf sums[FEW_TOKENS];
         if (w->format == FORMAT_FP4)
             scales = row_scales(w, r) + s->col / 32;
         if (w->format == FORMAT_FP8 && r / w->block_rows != scaled) {
             scaled = r / w->block_rows;
             strip_scales(s, r);
         }
-        for (int t = 0; t < tokens; t++)
-            sums[t] = v_set(0);
-        row_blocks(s, codes, scales, 0, s->blocks, tokens, sums);
-        if (s->left)
-            row_end(s, codes, scales, tokens, sums);
-        for (uint32_t t = 0; t < count; t++) {
-            float *to = y + t * ldy + (r - row);
-            *to = v_sum(sums[t]) + (s->col ? *to : 0);
+        for (uint32_t b = 0; b < s->blocks + (s->left > 0); b += s->piece) {
+            vf sums[FEW_TOKENS];
+            row_piece(s, codes, scales, b, tokens, sums);
+            for (uint32_t t = 0; t < count; t++) {
+                float *to = y + t * ldy + (r - row);
+                *to = v_sum(sums[t]) + (s->col || b ? *to : 0);
+            }
         }
     }
 }
@@ -519,14 +534,16 @@ static void few_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t coun
 #undef FEW_CASE
 }
 
+/* `piece`: columns that make a sum, whole blocks. Strips are multiples of it but for the last. */
 static void gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
-                     float *y, size_t ldy) {
+                     uint32_t piece, float *y, size_t ldy) {
     _Alignas(64) float ordered[FEW_FLOATS];
     uint32_t tokens = count + (count > 4 && count % 2), block = block_of(w->format);
-    uint32_t most = FEW_FLOATS / tokens / block * block; /* columns of a strip */
+    uint32_t most = FEW_FLOATS / tokens / piece * piece; /* columns of a strip */
     for (uint32_t c = 0; c < w->cols; c += most) {
         uint32_t cols = least(most, w->cols - c);
         struct strip s = {.w = w, .col = c, .blocks = cols / block, .left = cols % block, .x = ordered, .apart = most};
+        s.piece = piece / block;
         s.ahead = cols < w->cols ? codes_bytes(w->format, w->cols) : AHEAD;
         for (uint32_t t = 0; t < count; t++)
             order_inputs(w->format, x + t * ldx + c, cols, ordered + t * most);
@@ -547,14 +564,35 @@ void LEVEL(gemm)(const struct matrix *w, uint32_t row, uint32_t rows, const floa
     }
 #endif
     if (count <= FEW_TOKENS && blocks_fit(w))
-        gemm_few(w, row, rows, x, ldx, count, y, ldy);
+        gemm_few(w, row, rows, x, ldx, count, FEW_FLOATS / FEW_TOKENS, y, ldy);
     else
         gemm_many(w, row, rows, x, ldx, count, y, ldy);
+}
+
+/* Few at a time. Matrices that are not for those come by many, which sum in one order too. */
+void LEVEL(gemm_invariant)(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx,
+                           uint32_t count, float *y, size_t ldy) {
+    if (!blocks_fit(w)) {
+        gemm_many(w, row, rows, x, ldx, count, y, ldy);
+        return;
+    }
+    for (uint32_t t = 0; t < count; t += FEW_TOKENS)
+        gemm_few(w, row, rows, x + t * ldx, ldx, least(FEW_TOKENS, count - t), FEW_FLOATS / FEW_TOKENS, y + t * ldy, ldy);
 }
 
 /* Packed inputs: rows of floats, a multiple of 32 apart. */
 static uint32_t packed_stride(const struct matrix *w) {
     return (w->cols + 31) / 32 * 32;
+}
+
+void LEVEL(pack_invariant)(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col,
+                           uint32_t cols, void *packed) {
+    for (uint32_t t = 0; t < count; t++) {
+        const float *from = x + t * ldx;
+        float *to = (float *)packed + (size_t)t * packed_stride(w) + col;
+        for (size_t c = 0; c < cols; c += LANES)
+            v_store_some(to + c, cols - c, v_round_bf16(v_load_some(from + c, cols - c)));
+    }
 }
 
 void LEVEL(pack)(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
@@ -565,12 +603,13 @@ void LEVEL(pack)(const struct matrix *w, const float *x, size_t ldx, uint32_t co
         return;
     }
 #endif
-    for (uint32_t t = 0; t < count; t++) {
-        const float *from = x + t * ldx;
-        float *to = (float *)packed + (size_t)t * packed_stride(w) + col;
-        for (size_t c = 0; c < cols; c += LANES)
-            v_store_some(to + c, cols - c, v_round_bf16(v_load_some(from + c, cols - c)));
-    }
+    LEVEL(pack_invariant)(w, x, ldx, count, col, cols, packed);
+}
+
+void LEVEL(gemm_bf16_invariant)(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                                float *y, size_t ldy, void *scratch) {
+    (void)scratch;
+    LEVEL(gemm_invariant)(w, row, rows, packed, packed_stride(w), count, y, ldy);
 }
 
 void LEVEL(gemm_bf16)(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count, float *y,
@@ -780,6 +819,12 @@ void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, const s
                          const void *keys, uint32_t count, float *scores) {
     uint32_t dim = format->dim;
     size_t bytes = row_bytes(format);
+#ifdef NARROWER
+    if (format->kind == ROW_INDEX && dim % FP4_BLOCK) { /* no whole block: decoded key by key here */
+        NARROWER(index_scores)(q, w, heads, format, keys, count, scores);
+        return;
+    }
+#endif
     struct sums matches;
     struct panel p;
     struct inputs in;

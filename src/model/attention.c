@@ -48,6 +48,7 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
                               .format = st->m->cache_rows.key,
                               .fresh = t->key_rows + g->row * bytes,
                               .ring = cache->window,
+                              .ring_rows = st->m->specs[index].window,
                               .entries = sequence_entries(g->sequence, index, false),
                               .chosen = indexed ? t->chosen + (size_t)g->row * st->m->top : NULL,
                               .counts = indexed ? t->counts + g->row : NULL,
@@ -62,7 +63,7 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
                               .scale = 1 / sqrtf((float)s->head_dim),
                               .out = t->attended + g->row * wide};
     st->ops->attend(st->d, &a);
-    st->ops->ring_store(st->d, cache->window, s->window, bytes, a.fresh, g->first, g->count);
+    st->ops->ring_store(st->d, cache->window, a.ring_rows, bytes, a.fresh, g->first, g->count);
 }
 
 /* y [S, D] from the heads' outputs: a low-rank product for each group of heads, then one for all. */

@@ -57,7 +57,8 @@ void compressor_run(struct step *st, const struct compressor *c, uint32_t index,
         const struct segment *g = &st->segments[i];
         struct cache_layer *cache = &g->sequence->layers[index];
         struct cache_tail *tail = for_index ? &cache->index_tail : &cache->tail;
-        uint32_t ring_rows = c->ratio * (c->overlap ? 2 : 1);
+        const struct cache_layer_spec *spec = &st->m->specs[index];
+        uint32_t ring_rows = for_index ? spec->index_tail.rows : spec->tail.rows;
         uint64_t first = g->first / c->ratio, count = (g->first + g->count) / c->ratio - first;
         struct device_pool p = {.values = t->pool_values + (size_t)g->row * c->wide,
                                 .scores = t->pool_scores + (size_t)g->row * c->wide,

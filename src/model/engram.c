@@ -58,7 +58,7 @@ static void look_up(struct step *st, const struct engram *g) {
 static void convolve(struct step *st, const struct engram *g, uint32_t index, float *h) {
     const struct shape *s = st->m->shape;
     struct scratch *t = &st->m->scratch;
-    uint32_t wide = s->streams * s->hidden, back = (s->engram.taps - 1) * s->engram.orders;
+    uint32_t wide = s->streams * s->hidden, ring_rows = st->m->specs[index].conv_rows;
     for (uint32_t j = 0; j < s->streams; j++)
         st->ops->norm(st->d, t->engram_out + (size_t)j * s->hidden, wide, st->rows, s->hidden, &g->conv_norms[j],
                       s->engram.conv_eps, t->engram_conv + (size_t)j * s->hidden, wide);
@@ -73,10 +73,10 @@ static void convolve(struct step *st, const struct engram *g, uint32_t index, fl
                                        .channels = wide,
                                        .taps = s->engram.taps,
                                        .dilation = s->engram.orders,
+                                       .ring_rows = ring_rows,
                                        .out = h + (size_t)seg->row * wide};
         st->ops->engram_conv(st->d, &c);
-        if (back)
-            st->ops->ring_store(st->d, ring, back, wide * sizeof(float), c.x, seg->first, seg->count);
+        st->ops->ring_store(st->d, ring, ring_rows, wide * sizeof(float), c.x, seg->first, seg->count);
     }
 }
 

@@ -111,6 +111,9 @@ void head_emit(struct step *st, const struct hyper_weights *hc, const struct mat
 static void embed(struct step *st) {
     struct model *m = st->m;
     const struct shape *s = m->shape;
+    for (uint32_t i = 0; i < st->segment_count; i++)
+        for (uint32_t j = 0; j < st->segments[i].count; j++)
+            m->ids[st->segments[i].row + j] = st->segments[i].sequence->tokens[st->segments[i].first + j];
     st->ops->embed(st->d, &m->embed, m->ids, st->rows, m->scratch.x, s->hidden);
     step_round(st, m->scratch.x, (uint64_t)st->rows * s->hidden);
     st->ops->repeat(st->d, m->scratch.h, m->scratch.x, st->rows, s->streams, s->hidden);
@@ -161,13 +164,39 @@ static void begin(struct step *st, const struct model_span *spans, uint32_t coun
     struct model *m = st->m;
     for (uint32_t i = 0; i < count; i++) {
         struct sequence *sequence = spans[i].sequence;
-        m->segments[i] =
-            (struct segment){sequence, sequence->length, st->rows, spans[i].count, .span = i, .all = spans[i].all};
+        m->segments[i] = (struct segment){.sequence = sequence,
+                                          .first = sequence->length,
+                                          .row = st->rows,
+                                          .count = spans[i].count,
+                                          .span = i,
+                                          .all = spans[i].all,
+                                          .draft = spans[i].draft};
         memcpy(sequence->tokens + sequence->length, spans[i].ids, spans[i].count * sizeof(int32_t));
-        for (uint32_t j = 0; j < spans[i].count; j++)
-            m->ids[st->rows + j] = spans[i].ids[j];
         st->rows += spans[i].count;
     }
+}
+
+/* The spans' tokens are part of their sequences. */
+static void end(struct step *st) {
+    for (uint32_t i = 0; i < st->segment_count; i++) {
+        const struct segment *g = &st->segments[i];
+        g->sequence->length += g->count;
+        g->sequence->undoable = g->draft ? (uint32_t)min_u64(g->count - 1, MODEL_MOST_DRAFTS) : 0;
+        g->sequence->paired = -1;
+    }
+}
+
+int step_finish(struct step *st) {
+    struct sonde_error late;
+    int finished = st->ops->finish(st->d, &late);
+    if (finished && !st->rc) {
+        st->rc = finished;
+        if (st->e)
+            *st->e = late;
+    }
+    if (st->rc == SONDE_ERROR_NUMERIC)
+        st->rc = blame(st->m, st->e);
+    return st->rc;
 }
 
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
@@ -186,6 +215,8 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
                       .outputs = outputs ? outputs : &nowhere,
                       .e = e};
     begin(&st, spans, count);
+    if (m->mtp)
+        mtp_catch_up(&st);
     step_positions(&st);
     embed(&st);
     for (uint32_t i = 0; i < m->shape->layers && !st.rc; i++) {
@@ -198,16 +229,7 @@ int model_step(struct model *m, const struct model_span *spans, uint32_t count, 
         head_emit(&st, &m->hc_head, &m->norm, st.outputs->logits);
     if (!st.rc && m->mtp)
         mtp_run(&st);
-    struct sonde_error late;
-    int finished = st.ops->finish(st.d, &late);
-    if (finished && !st.rc) {
-        st.rc = finished;
-        if (e)
-            *e = late;
-    }
-    if (st.rc == SONDE_ERROR_NUMERIC)
-        st.rc = blame(m, e);
-    for (uint32_t i = 0; i < count && !st.rc; i++)
-        spans[i].sequence->length += spans[i].count;
+    if (!step_finish(&st))
+        end(&st);
     return st.rc;
 }

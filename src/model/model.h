@@ -12,7 +12,7 @@
  * how its text was divided into steps or on what else was in the step.
  *
  * Files, in the order a token meets them: forward.c, engram.c, hyper.c, attention.c, compressor.c, indexer.c,
- * experts.c, mtp.c; weights.c binds, sequence.c remembers.
+ * experts.c, mtp.c; weights.c binds, sequence.c, pages.c and snapshot.c remember.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -27,7 +27,8 @@ struct model_options {
     enum sonde_precision precision;
     uint32_t rows;        /* most rows of a step */
     uint64_t context;     /* most tokens of a sequence; 0: the checkpoint's */
-    uint64_t cache_bytes; /* most that the entries of all sequences take; 0: half of the machine's memory */
+    uint64_t cache_bytes; /* most that the entries of all sequences take; 0: 3/8 of the machine's memory */
+    uint64_t state_bytes; /* most that the states of sequences and snapshots take; 0: 1/8 of it */
     uint32_t page_tokens; /* least tokens of a page of entries; 0: 1024 */
 };
 
@@ -40,8 +41,9 @@ void model_close(struct model *m);
 /* True if the checkpoint has a multi-token-prediction block that can be run. */
 bool model_has_mtp(const struct model *m);
 
-/* Most rows of a step. */
+/* Most rows of a step; most tokens of a sequence. */
 uint32_t model_rows(const struct model *m);
+uint64_t model_context(const struct model *m);
 
 /* An empty sequence of at most `context` tokens; 0: as many as the model takes. Errors: MEMORY, ARGUMENT (more than
  * that), UNSUPPORTED (mtp without the block). */
@@ -51,16 +53,21 @@ int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence *
 int sequence_fork(struct sequence *from, struct sequence **sequence, struct sonde_error *e);
 void sequence_close(struct sequence *s);
 void sequence_reset(struct sequence *s);
+/* Forgets the last `count` tokens, as if they had never been fed. They must be of the last step, which must have been a
+ * `draft` span of more tokens than that; at most MODEL_MOST_DRAFTS, and before model_draft() runs over them. */
+void sequence_rollback(struct sequence *s, uint32_t count);
 uint64_t sequence_length(const struct sequence *s);
 uint64_t sequence_context(const struct sequence *s);
 const int32_t *sequence_tokens(const struct sequence *s); /* [length] */
+bool sequence_mtp(const struct sequence *s);
 
 /* `count` > 0 tokens to append to a sequence. A sequence stands in at most one span of a step. */
 struct model_span {
     struct sequence *sequence;
     const int32_t *ids;
     uint32_t count;
-    bool all; /* logits after every token; else only after the last */
+    bool all;   /* logits after every token; else only after the last */
+    bool draft; /* last tokens may be taken back: multi-token prediction waits for those that stay */
 };
 
 /*
@@ -71,7 +78,8 @@ struct model_outputs {
     void *context;
     /* logits [V] after the token at `position` of span `span`. */
     void (*logits)(void *context, uint32_t span, uint64_t position, const float *logits);
-    /* multi-token prediction from position and position + 1, for position + 2; of every token. */
+    /* multi-token prediction from position and position + 1, for position + 2; of every token, some steps later where
+     * those were drafts, but not of pairs that model_draft() has completed. */
     void (*mtp)(void *context, uint32_t span, uint64_t position, const float *logits);
     /* residual streams [rows, H, D] after a layer, and the experts [rows, k] it chose. */
     void (*layer)(void *context, uint32_t layer, uint32_t rows, const float *h);
@@ -83,6 +91,90 @@ struct model_outputs {
  * FORMAT (a token's expert that is not there) and device errors: the sequences of the step must be reset. */
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
                struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------------ speculation */
+
+/*
+ * A draft is what multi-token prediction expects to come. One round for a sequence that has one token drawn:
+ *
+ *     model_draft         from the token, d drafts
+ *     model_step          [token, drafts] as a span with `all` and `draft`: logits after each of these
+ *     sequence_rollback   of the drafts from the first on that is not what those logits give
+ *     draw a token        from the logits of the last that is left
+ *
+ * As a text's result does not depend on its division into steps, nor on what was taken back, drawing is all that
+ * decides what is said: drafts only make it come sooner. Rounds and ordinary steps may follow each other in any way.
+ *
+ * A sequence keeps the residuals of tokens over which the prediction's block has not run: of its last token, whose
+ * successor is not known, and of those that draft spans fed, up to 1 + MODEL_MOST_DRAFTS in all. Each owes a pair
+ * (residual, next token); model_draft() runs over them, and so does an ordinary step.
+ */
+enum { MODEL_MOST_DRAFTS = 3 };
+
+struct model_draft {
+    struct sequence *sequence; /* with mtp, not empty */
+    int32_t token;             /* drawn after the sequence's last, not fed yet */
+    uint32_t count;            /* 1 to MODEL_MOST_DRAFTS */
+    int32_t *ids;              /* [count]: the likeliest after token, one after another; the lowest of equals */
+};
+
+/*
+ * Drafts for sequences of which none is named twice; the block runs over all together. Of a draft nothing is
+ * remembered, whatever is fed next; of the owed pairs, that they are done. Errors: ARGUMENT (an id outside the
+ * vocabulary), UNSUPPORTED (a block that compresses): nothing has changed. NUMERIC and device errors: the sequences
+ * must be reset.
+ */
+int model_draft(struct model *m, const struct model_draft *drafts, uint32_t count, struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------------- the cache */
+
+/* Pages of a text of `tokens` tokens; bytes and tokens of one; how many nobody holds. A model whose sequences keep no
+ * entries has pages of 0 bytes, and none. */
+uint64_t model_page_count(const struct model *m, uint64_t tokens);
+uint64_t model_page_bytes(const struct model *m);
+uint64_t model_page_tokens(const struct model *m);
+uint32_t model_pages_unused(const struct model *m);
+uint32_t model_pages_all(const struct model *m);
+/* Pages that a step of these spans needs and that are not there; 0: it has what it needs. */
+uint64_t model_pages_lacking(const struct model *m, const struct model_span *spans, uint32_t count);
+
+/*
+ * A snapshot is a sequence as it was: its pages, shared, and a copy of its state on the host, within the model's limit
+ * for states. It can be gone on from as often as wanted, and be made of bytes again that were written to files.
+ */
+struct snapshot;
+
+/* logits [V], of what comes next, are kept with it; NULL: they are not. Errors: MEMORY. */
+int snapshot_take(const struct sequence *from, const float *logits, struct snapshot **snapshot, struct sonde_error *e);
+void snapshot_drop(struct snapshot *s);
+/* `to` is what was taken; ids [snapshot_length] are its tokens. Errors: CONTEXT, ARGUMENT (one has multi-token
+ * prediction and the other has not): nothing has changed. */
+int snapshot_resume(const struct snapshot *s, const int32_t *ids, struct sequence *to, struct sonde_error *e);
+uint64_t snapshot_length(const struct snapshot *s);
+const float *snapshot_logits(const struct snapshot *s); /* [V] or NULL */
+uint64_t snapshot_bytes(const struct snapshot *s);      /* of memory, without pages */
+
+struct snapshot_header {
+    uint64_t length, state_bytes;
+    uint32_t mtp, logits; /* 0 or 1: there are */
+    uint32_t owed;        /* as the sequence's: residuals over which the prediction's block has not run */
+    int32_t paired;
+};
+
+/* As bytes: its header, and *rest. Borrowed. */
+const struct snapshot_header *snapshot_parts(const struct snapshot *s, const void **rest, size_t *rest_bytes);
+/* Bytes of page `index` as they are at the snapshot's length, to `to` [model_page_bytes]. */
+void snapshot_page(const struct snapshot *s, uint32_t index, void *to);
+
+/* The way back: a snapshot without pages, then its pages in order. Errors: FORMAT (not of this model), MEMORY. */
+int snapshot_from_bytes(struct model *m, const struct snapshot_header *h, const void *rest, size_t rest_bytes,
+                        struct snapshot **snapshot, struct sonde_error *e);
+/* Pages it has. */
+uint32_t snapshot_pages(const struct snapshot *s);
+/* It has the complete pages of `base` too, whose tokens are the same as far as both go. */
+void snapshot_share(struct snapshot *s, const struct snapshot *base);
+/* False: no page is left. */
+bool snapshot_add_page(struct snapshot *s, const void *data /* [model_page_bytes] */);
 
 /* How a precision keeps keys (entries too) and index keys in the cache. */
 struct cache_rows {

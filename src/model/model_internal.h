@@ -134,6 +134,8 @@ struct model {
     struct cache_pages *pages;
     void *page_memory; /* device: of all pages */
     size_t page_memory_bytes;
+    uint64_t state_bytes, state_limit;       /* of sequences and snapshots */
+    uint64_t sequence_bytes[2];              /* of a sequence's state, without and with multi-token prediction */
     uint32_t blocks;                         /* of specs */
     float *frequency, *frequency_compressed; /* [rope / 2] host */
 
@@ -154,11 +156,15 @@ struct sequence {
     struct model *model;
     uint64_t length, context;
     bool mtp;
-    int32_t *tokens;            /* [context] */
+    int32_t *tokens;            /* [context + MODEL_MOST_DRAFTS]: from `length` on, what drafts are made upon */
     struct cache_layer *layers; /* [blocks] */
     uint32_t *pages;            /* [page_count] held, of [context] tokens' worth */
     uint32_t page_count;
-    float *hidden; /* [H, D] device: residual of the last token, for multi-token prediction */
+    /* multi-token prediction: residuals of the last tokens, over which its block has not run */
+    float *owed; /* [1 + MODEL_MOST_DRAFTS, H, D] device */
+    uint32_t owed_count;
+    int32_t paired;    /* the block has run over the last residual all the same, with this token next; -1: it has not */
+    uint32_t undoable; /* tokens that sequence_rollback() may still forget */
     void *memory;
     size_t memory_bytes;
 };
@@ -172,6 +178,7 @@ struct segment {
     uint32_t row, count;
     uint32_t span; /* of the step's */
     bool all;      /* logits after every token; else after the last */
+    bool draft;    /* struct model_span */
 };
 
 struct step {
@@ -197,7 +204,11 @@ void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn
 enum { PAGE_TOKENS = 1024 }; /* at least, unless options say otherwise */
 int pages_open(struct model *m, const struct model_options *options, struct sonde_error *e);
 void pages_close(struct model *m);
-void sequence_drop_pages(struct sequence *s);
+/* Counts memory for the state of a sequence or snapshot; false: that would be more than the limit. */
+bool state_take(struct model *m, uint64_t bytes);
+void state_return(struct model *m, uint64_t bytes);
+/* Gives back the pages behind so many tokens. */
+void sequence_trim_pages(struct sequence *s, uint64_t tokens);
 void sequence_share_pages(struct sequence *to, const struct sequence *from);
 /* Before a step: sequences get the pages it will write, for themselves. MEMORY: there are too few; nothing has changed.
  */
@@ -212,6 +223,8 @@ void step_positions(struct step *st);
 /* Logits of the rows the segments want, through a head's collapse and norm, LOGIT_ROWS at a time whoever's they are. */
 typedef void logits_callback(void *context, uint32_t span, uint64_t position, const float *logits);
 void head_emit(struct step *st, const struct hyper_weights *hc, const struct matrix *norm, logits_callback *emit);
+/* Waits for the device; returns what failed first, if anything did. */
+int step_finish(struct step *st);
 /* y [rows, w.rows] = w x of contiguous rows, for the list of a step_products(). A quantised w's inputs are rounded as
  * `official` says: of all products but few. */
 struct device_product step_product(const struct step *st, const struct matrix *w, const float *x, float *y);
@@ -231,6 +244,9 @@ void compressor_run(struct step *st, const struct compressor *c, uint32_t index,
 void indexer_run(struct step *st, const struct indexer *ix, uint32_t index, const float *x, const float *q_latent);
 void experts_run(struct step *st, const struct layer *l, uint32_t index, const float *x, float *y);
 void engram_run(struct step *st, const struct engram *g, uint32_t index, float *h);
+/* True if a sequence of so many tokens, not 0, can be in this state between steps. */
+bool mtp_can_owe(const struct model *m, uint64_t length, uint32_t owed, int32_t paired);
+void mtp_catch_up(struct step *st);
 void mtp_run(struct step *st);
 
 #endif

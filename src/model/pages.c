@@ -2,9 +2,10 @@
  * pages.c - where the entries of sequences lie: pages of a model's one piece of memory, shared by sequences that began
  * alike.
  *
- * A sequence holds the pages of its tokens in order. Only the last of them is ever written to, behind what is in it,
- * and only by a sequence that holds it alone: before a step the pages it will write are taken, and one that others hold
- * too is copied. So a fork shares all pages, and costs the state of a sequence and later at most one page.
+ * A sequence holds the pages of its tokens in order, and no others. Only the last of them is ever written to, behind
+ * what is in it, and only by a sequence that holds it alone: before a step the pages it will write are taken, and one
+ * that others hold too is copied. So a fork shares all pages, and costs the state of a sequence and later at most one
+ * page.
  */
 #include <stdlib.h>
 
@@ -21,7 +22,8 @@ int pages_open(struct model *m, const struct model_options *options, struct sond
         return err_set(e, SONDE_ERROR_UNSUPPORTED,
                        "config.json: field compress_ratios: no page of 2^31 tokens ends between entries of all layers");
     m->page_bytes = cache_page_layout(m->specs, m->blocks, m->page_tokens, m->parts);
-    uint64_t bytes = options->cache_bytes ? options->cache_bytes : memory_total() / 2;
+    uint64_t bytes = options->cache_bytes ? options->cache_bytes : memory_total() / 8 * 3;
+    m->state_limit = options->state_bytes ? options->state_bytes : memory_total() / 8;
     uint64_t count = m->page_bytes ? min_u64(bytes / m->page_bytes, MOST_PAGES) : 0;
     while (count) {
         m->page_memory_bytes = count * m->page_bytes;
@@ -41,6 +43,37 @@ void pages_close(struct model *m) {
         m->device->ops->release(m->device, m->page_memory, m->page_memory_bytes);
     cache_pages_close(m->pages);
     free(m->parts);
+}
+
+uint64_t model_page_count(const struct model *m, uint64_t tokens) {
+    return m->page_bytes ? ceil_div(tokens, m->page_tokens) : 0;
+}
+
+uint64_t model_page_bytes(const struct model *m) {
+    return m->page_bytes;
+}
+
+uint64_t model_page_tokens(const struct model *m) {
+    return m->page_tokens;
+}
+
+uint32_t model_pages_unused(const struct model *m) {
+    return cache_pages_unused(m->pages);
+}
+
+uint32_t model_pages_all(const struct model *m) {
+    return m->page_bytes ? (uint32_t)(m->page_memory_bytes / m->page_bytes) : 0;
+}
+
+bool state_take(struct model *m, uint64_t bytes) {
+    if (bytes > m->state_limit - m->state_bytes)
+        return false;
+    m->state_bytes += bytes;
+    return true;
+}
+
+void state_return(struct model *m, uint64_t bytes) {
+    m->state_bytes -= bytes;
 }
 
 struct device_pages sequence_entries(const struct sequence *s, uint32_t index, bool for_index) {
@@ -67,19 +100,24 @@ static void copy_page(struct sequence *s) {
     *at = page;
 }
 
-int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e) {
-    uint64_t wanted = 0;
-    if (!m->page_bytes)
-        return SONDE_OK;
-    for (uint32_t i = 0; i < count; i++) {
+uint64_t model_pages_lacking(const struct model *m, const struct model_span *spans, uint32_t count) {
+    uint64_t wanted = 0, unused = cache_pages_unused(m->pages);
+    for (uint32_t i = 0; i < count && m->page_bytes; i++) {
         const struct sequence *s = spans[i].sequence;
         wanted +=
-            max_u64(ceil_div(s->length + spans[i].count, m->page_tokens), s->page_count) - s->page_count + must_copy(s);
+            max_u64(model_page_count(m, s->length + spans[i].count), s->page_count) - s->page_count + must_copy(s);
     }
-    if (wanted > cache_pages_unused(m->pages))
+    return wanted > unused ? wanted - unused : 0;
+}
+
+int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e) {
+    uint64_t lacking = model_pages_lacking(m, spans, count);
+    if (!m->page_bytes)
+        return SONDE_OK;
+    if (lacking)
         return err_set(e, SONDE_ERROR_MEMORY,
-                       "the cache is full: %llu more pages of %llu tokens are needed, %u are left",
-                       (unsigned long long)wanted, (unsigned long long)m->page_tokens, cache_pages_unused(m->pages));
+                       "the cache is full: all %u pages of %llu tokens are taken, %llu are lacking", model_pages_all(m),
+                       (unsigned long long)m->page_tokens, (unsigned long long)lacking);
     for (uint32_t i = 0; i < count; i++) {
         struct sequence *s = spans[i].sequence;
         if (must_copy(s))
@@ -90,8 +128,8 @@ int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t 
     return SONDE_OK;
 }
 
-void sequence_drop_pages(struct sequence *s) {
-    while (s->page_count)
+void sequence_trim_pages(struct sequence *s, uint64_t tokens) {
+    while (s->page_count > model_page_count(s->model, tokens))
         cache_pages_drop(s->model->pages, s->pages[--s->page_count]);
 }
 

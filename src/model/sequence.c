@@ -3,6 +3,7 @@
  *
  * Each is one piece from the device, laid out by a function that is run twice: to count, then to place.
  */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "model/model_internal.h"
@@ -34,18 +35,21 @@ struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precisi
     };
 }
 
+/* Each ring has the rows that are looked back on and one for each token that sequence_rollback() may take back. */
 static struct cache_layer_spec layer_spec(const struct shape *s, const struct cache_rows *rows, uint32_t ratio,
                                           bool engram) {
-    struct cache_layer_spec spec = {.window = s->window, .ratio = ratio, .key_bytes = row_bytes(&rows->key)};
+    enum { SPARE = MODEL_MOST_DRAFTS };
+    struct cache_layer_spec spec = {.window = s->window + SPARE, .ratio = ratio, .key_bytes = row_bytes(&rows->key)};
     bool indexed = ratio == INDEXED_RATIO;
+    uint32_t tail_rows = (indexed ? 2 * ratio : ratio) + SPARE;
     if (ratio)
-        spec.tail = (struct cache_tail_spec){indexed ? 2 * ratio : ratio, indexed ? 2 * s->head_dim : s->head_dim};
+        spec.tail = (struct cache_tail_spec){tail_rows, indexed ? 2 * s->head_dim : s->head_dim};
     if (indexed) {
         spec.index_key_bytes = row_bytes(&rows->index_key);
-        spec.index_tail = (struct cache_tail_spec){2 * ratio, 2 * s->index_dim};
+        spec.index_tail = (struct cache_tail_spec){tail_rows, 2 * s->index_dim};
     }
     if (engram) {
-        spec.conv_rows = (s->engram.taps - 1) * s->engram.orders;
+        spec.conv_rows = (s->engram.taps - 1) * s->engram.orders + SPARE;
         spec.conv_width = s->streams * s->hidden;
     }
     return spec;
@@ -183,6 +187,31 @@ static int allocate_host(struct model *m, struct sonde_error *e) {
     return SONDE_OK;
 }
 
+/* ------------------------------------------------------------------------------------- sequences */
+
+static void lay_out_sequence(struct sequence *s, struct arena *a) {
+    const struct model *m = s->model;
+    cache_layout(m->specs, m->shape->layers + s->mtp, a, s->layers);
+    if (s->mtp)
+        s->owed = floats(a, 1 + MODEL_MOST_DRAFTS, (uint64_t)m->shape->streams * m->shape->hidden);
+}
+
+static int count_sequences(struct model *m, struct sonde_error *e) {
+    struct sequence s = {.model = m, .layers = calloc(m->blocks, sizeof(*s.layers))};
+    if (!s.layers)
+        return err_memory(e);
+    for (int mtp = 0; mtp < (m->mtp ? 2 : 1); mtp++) {
+        struct arena a = {0};
+        s.mtp = mtp;
+        lay_out_sequence(&s, &a);
+        m->sequence_bytes[mtp] = a.used;
+    }
+    free(s.layers);
+    return SONDE_OK;
+}
+
+/* ----------------------------------------------------------------------------------------- model */
+
 static int allocate(struct model *m, const struct model_options *options, struct sonde_error *e) {
     struct arena a = {0};
     m->blocks = m->shape->layers + (m->mtp ? 1 : 0);
@@ -199,6 +228,7 @@ static int allocate(struct model *m, const struct model_options *options, struct
     lay_out_scratch(m, &a);
     struct device_limits limits = limits_of(m);
     rc = m->device->ops->reserve(m->device, &limits, e);
+    rc = rc ? rc : count_sequences(m, e);
     return rc ? rc : pages_open(m, options, e);
 }
 
@@ -247,13 +277,8 @@ uint32_t model_rows(const struct model *m) {
     return m->rows;
 }
 
-/* ------------------------------------------------------------------------------------- sequences */
-
-static void lay_out_sequence(struct sequence *s, struct arena *a) {
-    const struct model *m = s->model;
-    cache_layout(m->specs, m->shape->layers + s->mtp, a, s->layers);
-    if (s->mtp)
-        s->hidden = floats(a, m->shape->streams, m->shape->hidden);
+uint64_t model_context(const struct model *m) {
+    return m->context;
 }
 
 int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence **sequence, struct sonde_error *e) {
@@ -265,26 +290,26 @@ int sequence_open(struct model *m, uint64_t context, bool mtp, struct sequence *
     struct sequence *s = calloc(1, sizeof(*s));
     if (!s)
         return err_memory(e);
-    *s = (struct sequence){.model = m, .context = context ? context : m->context, .mtp = mtp};
-    struct arena a = {0};
+    *s = (struct sequence){.model = m, .context = context ? context : m->context, .mtp = mtp, .paired = -1};
     s->layers = calloc(m->blocks, sizeof(*s->layers));
-    s->tokens = malloc(s->context * sizeof(*s->tokens));
+    s->tokens = malloc((s->context + MODEL_MOST_DRAFTS) * sizeof(*s->tokens));
     s->pages = calloc(ceil_div(s->context, m->page_tokens), sizeof(*s->pages));
     if (!s->layers || !s->tokens || !s->pages)
         goto failed;
-    lay_out_sequence(s, &a);
-    s->memory_bytes = a.used;
+    if (!state_take(m, m->sequence_bytes[mtp]))
+        goto failed;
+    s->memory_bytes = m->sequence_bytes[mtp];
     s->memory = m->device->ops->alloc(m->device, s->memory_bytes);
     if (!s->memory)
         goto failed;
-    a = (struct arena){.base = s->memory, .size = s->memory_bytes};
+    struct arena a = {.base = s->memory, .size = s->memory_bytes};
     lay_out_sequence(s, &a);
     *sequence = s;
     return SONDE_OK;
 failed:
     sequence_close(s);
     return err_set(e, SONDE_ERROR_MEMORY, "out of memory: a sequence of up to %llu tokens needs %llu bytes",
-                   (unsigned long long)(context ? context : m->context), (unsigned long long)a.used);
+                   (unsigned long long)(context ? context : m->context), (unsigned long long)m->sequence_bytes[mtp]);
 }
 
 int sequence_fork(struct sequence *from, struct sequence **sequence, struct sonde_error *e) {
@@ -297,6 +322,9 @@ int sequence_fork(struct sequence *from, struct sequence **sequence, struct sond
     memcpy(s->tokens, from->tokens, from->length * sizeof(*s->tokens));
     sequence_share_pages(s, from);
     s->length = from->length;
+    s->owed_count = from->owed_count;
+    s->undoable = from->undoable;
+    s->paired = from->paired;
     *sequence = s;
     return SONDE_OK;
 }
@@ -304,9 +332,10 @@ int sequence_fork(struct sequence *from, struct sequence **sequence, struct sond
 void sequence_close(struct sequence *s) {
     if (!s)
         return;
-    sequence_drop_pages(s);
+    sequence_trim_pages(s, 0);
     if (s->memory)
         s->model->device->ops->release(s->model->device, s->memory, s->memory_bytes);
+    state_return(s->model, s->memory_bytes);
     free(s->pages);
     free(s->layers);
     free(s->tokens);
@@ -314,8 +343,19 @@ void sequence_close(struct sequence *s) {
 }
 
 void sequence_reset(struct sequence *s) {
-    sequence_drop_pages(s);
+    sequence_trim_pages(s, 0);
     s->length = 0; /* nothing before position 0 is ever read */
+    s->owed_count = s->undoable = 0;
+    s->paired = -1;
+}
+
+void sequence_rollback(struct sequence *s, uint32_t count) {
+    assert(count <= s->undoable);
+    s->undoable -= count;
+    s->length -= count;
+    if (s->mtp)
+        s->owed_count -= count;
+    sequence_trim_pages(s, s->length);
 }
 
 uint64_t sequence_length(const struct sequence *s) {
@@ -328,4 +368,8 @@ uint64_t sequence_context(const struct sequence *s) {
 
 const int32_t *sequence_tokens(const struct sequence *s) {
     return s->tokens;
+}
+
+bool sequence_mtp(const struct sequence *s) {
+    return s->mtp;
 }

@@ -21,7 +21,8 @@ void golden_open(struct golden *g, const struct golden_options *options) {
     CHECKED(safetensors_open(path, &g->file, &error));
     snprintf(path, sizeof(path), "tests/golden/%s", name);
     CHECKED(checkpoint_open(path, &g->checkpoint, &error));
-    struct device_cpu_options device = {options->threads, kernel_level_name(options->level)};
+    struct device_cpu_options device = {
+        .threads = options->threads, .level = kernel_level_name(options->level), .invariant = options->invariant};
     CHECKED(device_cpu_open(&device, &g->device, &error));
     struct model_options model = {.precision = options->precision,
                                   .rows = GOLDEN_TOKENS,
@@ -114,7 +115,7 @@ void golden_step(struct golden *g, const struct model_span *spans, uint32_t coun
 void golden_feed(struct golden *g, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk) {
     while (from < to) {
         uint32_t n = to - from < chunk ? to - from : chunk;
-        struct model_span span = {g->sequence, ids + from, n, true};
+        struct model_span span = {.sequence = g->sequence, .ids = ids + from, .count = n, .all = true};
         golden_step(g, &span, 1, 0);
         from += n;
     }

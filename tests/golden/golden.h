@@ -40,6 +40,7 @@ struct golden_options {
     const char *name;
     enum sonde_precision precision;
     enum kernel_level level; /* must run here */
+    bool invariant;          /* struct device_cpu_options */
     uint32_t threads;        /* 0: one for each processor */
     uint64_t cache_bytes;    /* of all pages; 0: as many as there is memory for */
 };

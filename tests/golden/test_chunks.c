@@ -3,9 +3,10 @@
  *
  * At the C level bit for bit, as it promises (kernel.h): every place to split 272 tokens in two (so every length
  * modulo 4 and modulo 128 on both sides), and steps of 1, 3, 4, 5, 127, 128 and 129 tokens: logits and predictions of
- * every token.
+ * every token. At the other levels too where the device is told to be invariant: at the dangerous places, around the
+ * ratio, a window, a tile of 16 rows, and beside another text.
  *
- * Other levels sum few rows and many in different orders. At f32 that may show in no logit by more than 1e-5 of the
+ * Otherwise these sum few rows and many in different orders. At f32 that may show in no logit by more than 1e-5 of the
  * largest; splits are at the dangerous places only: around the ratio, a window, a tile of 16 rows. At fast and official
  * rounding makes a few of those differences large ones, so the median over positions is held: at official to the
  * oracle's noise, at fast to 1 %, where all of fast's rounding amounts to 1.1 to 1.7 % (test_golden).
@@ -25,12 +26,14 @@
 static const char *name;
 static struct golden whole, parts;
 
-/* `whole` has the text all at once; `parts` is for what is compared to it. One worker is enough for most, as more
- * change no bit (test_golden), and tests run side by side. */
-static void open_both(enum kernel_level level, enum sonde_precision precision, uint32_t workers) {
-    golden_open(&whole, &(struct golden_options){.name = name, .precision = precision, .level = level, .threads = 1});
-    golden_open(&parts,
-                &(struct golden_options){.name = name, .precision = precision, .level = level, .threads = workers});
+/* `whole` has the text all at once; `parts` is for what is compared to it, with so many workers. One is enough for
+ * most, as more change no bit (test_golden), and tests run side by side. */
+static void open_both(enum kernel_level level, enum sonde_precision precision, bool invariant, uint32_t workers) {
+    struct golden_options options = {
+        .name = name, .precision = precision, .level = level, .invariant = invariant, .threads = 1};
+    golden_open(&whole, &options);
+    options.threads = workers;
+    golden_open(&parts, &options);
     golden_feed(&whole, whole.ids, 0, GOLDEN_TOKENS, GOLDEN_TOKENS);
 }
 
@@ -56,17 +59,34 @@ static void feed_steps(uint32_t size) {
     golden_feed(&parts, whole.ids, 0, GOLDEN_TOKENS, size);
 }
 
+/* Steps of `size` tokens, each beside `beside` of another text. */
+static void feed_batched(uint32_t size, uint32_t beside) {
+    struct sequence *other;
+    struct sonde_error e;
+    begin();
+    assert_int_equal(sequence_open(parts.model, 0, model_has_mtp(parts.model), &other, &e), 0);
+    golden_feed(&parts, whole.ids, 0, 7, 7);
+    for (uint32_t at = 7, there = 0; at < GOLDEN_TOKENS; at += size, there += beside) {
+        uint32_t n = GOLDEN_TOKENS - at < size ? GOLDEN_TOKENS - at : size;
+        const int32_t *ids = whole.ids + (100 + there) % (GOLDEN_TOKENS - beside);
+        struct model_span spans[] = {{.sequence = other, .ids = ids, .count = beside},
+                                     {.sequence = parts.sequence, .ids = whole.ids + at, .count = n, .all = true}};
+        golden_step(&parts, spans, 2, 1);
+    }
+    sequence_close(other);
+}
+
 /* --------------------------------------------------------------------------------------- C level */
 
 static int set_up(void **state) {
     (void)state;
-    open_both(KERNEL_LEVEL_c, SONDE_PRECISION_F32, 1);
+    open_both(KERNEL_LEVEL_c, SONDE_PRECISION_F32, false, 1);
     return 0;
 }
 
 static int set_up_two_workers(void **state) {
     (void)state;
-    open_both(KERNEL_LEVEL_c, SONDE_PRECISION_F32, 2);
+    open_both(KERNEL_LEVEL_c, SONDE_PRECISION_F32, false, 2);
     return 0;
 }
 
@@ -108,25 +128,14 @@ static void test_steps__of_every_awkward_size(void **state) {
 /* Two texts in the same steps, at different places and of different lengths, do not see each other. */
 static void test_batch__sequences_do_not_touch(void **state) {
     (void)state;
-    struct sequence *other;
-    struct sonde_error e;
-    begin();
-    assert_int_equal(sequence_open(parts.model, 0, model_has_mtp(parts.model), &other, &e), 0);
-    golden_feed(&parts, whole.ids, 0, 7, 7);
-    for (uint32_t at = 7, there = 0; at < GOLDEN_TOKENS; at += 53, there += 29) {
-        uint32_t n = GOLDEN_TOKENS - at < 53 ? GOLDEN_TOKENS - at : 53;
-        struct model_span spans[] = {{other, whole.ids + 100 + there, 29, false},
-                                     {parts.sequence, whole.ids + at, n, true}};
-        golden_step(&parts, spans, 2, 1);
-    }
-    compare("batched", 2);
-    sequence_close(other);
+    feed_batched(53, 29);
+    compare("batched by", 53);
 }
 
 /* Rounding to few bits would make any difference in the sums a large one. */
 static void check_rounded(enum sonde_precision precision, const char *what) {
     static const uint32_t sizes[] = {1, 5, 128};
-    open_both(KERNEL_LEVEL_c, precision, 1);
+    open_both(KERNEL_LEVEL_c, precision, false, 1);
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         feed_steps(sizes[i]);
         compare(what, sizes[i]);
@@ -184,7 +193,7 @@ static void test_levels__f32_is_the_same_in_any_chunks(void **state) {
         float worst = 0;
         if (!kernel_level_runs((enum kernel_level)level))
             continue;
-        open_both((enum kernel_level)level, SONDE_PRECISION_F32, 1);
+        open_both((enum kernel_level)level, SONDE_PRECISION_F32, false, 1);
         for (size_t i = 0; i < COUNT_OF(splits); i += jump()) {
             feed_split(splits[i]);
             worst = fmaxf(worst, compare_f32("split at", splits[i]));
@@ -205,7 +214,7 @@ static void check_levels(enum sonde_precision precision, double most, double lea
         double worst = 0, least_agree = 1;
         if (!kernel_level_runs((enum kernel_level)level))
             continue;
-        open_both((enum kernel_level)level, precision, 1);
+        open_both((enum kernel_level)level, precision, false, 1);
         for (size_t i = 0; i < COUNT_OF(steps); i += jump()) {
             double agree, median;
             feed_steps(steps[i]);
@@ -220,6 +229,61 @@ static void check_levels(enum sonde_precision precision, double most, double lea
                       worst, most, least_agree, least);
         close_both();
     }
+}
+
+/* Bits, at every level but C, which has them anyway. Of the splits every `one_in` is tried. */
+static void check_invariant(enum sonde_precision precision, uint32_t one_in) {
+    static const struct { uint32_t size, beside; } batches[] = {{53, 29}, {1, 2}, {16, 1}, {40, 128}};
+    for (int level = KERNEL_LEVEL_c + 1; level < KERNEL_LEVEL_COUNT; level++) {
+        const char *where = kernel_level_name((enum kernel_level)level);
+        char what[64];
+        if (!kernel_level_runs((enum kernel_level)level))
+            continue;
+        open_both((enum kernel_level)level, precision, true, 1);
+        snprintf(what, sizeof(what), "%s, split at", where);
+        for (size_t i = 0; i < COUNT_OF(splits); i += one_in * jump()) {
+            feed_split(splits[i]);
+            compare(what, splits[i]);
+        }
+        snprintf(what, sizeof(what), "%s, steps of", where);
+        for (size_t i = 0; i < COUNT_OF(steps); i += jump()) {
+            feed_steps(steps[i]);
+            compare(what, steps[i]);
+        }
+        snprintf(what, sizeof(what), "%s, batched by", where);
+        for (size_t i = 0; i < COUNT_OF(batches); i += jump()) {
+            feed_batched(batches[i].size, batches[i].beside);
+            compare(what, batches[i].size);
+        }
+        close_both();
+    }
+}
+
+static void test_invariant__workers_change_nothing(void **state) {
+    (void)state;
+    for (int level = KERNEL_LEVEL_c + 1; level < KERNEL_LEVEL_COUNT; level++) {
+        if (!kernel_level_runs((enum kernel_level)level))
+            continue;
+        open_both((enum kernel_level)level, SONDE_PRECISION_FAST, true, 2);
+        feed_steps(17);
+        compare("two workers, steps of", 17);
+        close_both();
+    }
+}
+
+static void test_invariant__f32_is_the_same_in_any_chunks(void **state) {
+    (void)state;
+    check_invariant(SONDE_PRECISION_F32, 3);
+}
+
+static void test_invariant__fast_is_the_same_in_any_chunks(void **state) {
+    (void)state;
+    check_invariant(SONDE_PRECISION_FAST, 1);
+}
+
+static void test_invariant__official_is_the_same_in_any_chunks(void **state) {
+    (void)state;
+    check_invariant(SONDE_PRECISION_OFFICIAL, 3);
 }
 
 static void test_levels__fast_is_nearly_the_same_in_any_chunks(void **state) {
@@ -246,6 +310,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_batch__sequences_do_not_touch, set_up_two_workers, tear_down),
         cmocka_unit_test(test_steps__at_official_precision),
         cmocka_unit_test(test_steps__at_fast_precision),
+        cmocka_unit_test(test_invariant__f32_is_the_same_in_any_chunks),
+        cmocka_unit_test(test_invariant__fast_is_the_same_in_any_chunks),
+        cmocka_unit_test(test_invariant__official_is_the_same_in_any_chunks),
+        cmocka_unit_test(test_invariant__workers_change_nothing),
         cmocka_unit_test(test_levels__f32_is_the_same_in_any_chunks),
         cmocka_unit_test(test_levels__fast_is_nearly_the_same_in_any_chunks),
         cmocka_unit_test(test_levels__official_is_as_near_as_the_oracle_to_itself),

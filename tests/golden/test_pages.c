@@ -26,7 +26,8 @@ static void tear_down(void) {
 /* Feeds ids [from, to) to the sequence, keeping results by position, `chunk` at a time. */
 static void feed(struct sequence *s, const int32_t *ids, uint32_t from, uint32_t to, uint32_t chunk) {
     for (uint32_t at = from; at < to; at += chunk) {
-        struct model_span span = {s, ids + at, to - at < chunk ? to - at : chunk, true};
+        struct model_span span = {
+            .sequence = s, .ids = ids + at, .count = to - at < chunk ? to - at : chunk, .all = true};
         golden_step(&parts, &span, 1, 0);
     }
 }
@@ -69,7 +70,7 @@ static void test_fork__goes_on_alone(void **state) {
 
 /* Steps of 128 until there is no page; returns the length. */
 static uint64_t fill(struct sequence *s, const int32_t *ids, struct sonde_error *e) {
-    struct model_span span = {s, ids, 128, false};
+    struct model_span span = {.sequence = s, .ids = ids, .count = 128};
     while (model_step(parts.model, &span, 1, NULL, e) == SONDE_OK)
         assert_true(sequence_length(s) < sequence_context(s));
     return sequence_length(s);
@@ -88,7 +89,7 @@ static void test_cache__that_is_full_says_so(void **state) {
     uint64_t length = fill(parts.sequence, parts.ids, &e);
     assert_true(length > 0 && length % 128 == 0);
     assert_int_equal(e.code, SONDE_ERROR_MEMORY);
-    assert_string_equal(e.message, "the cache is full: 1 more pages of 128 tokens are needed, 0 are left");
+    assert_string_equal(e.message, "the cache is full: all 9 pages of 128 tokens are taken, 1 are lacking");
     assert_int_equal(sequence_open(parts.model, 0, false, &other, &e), 0);
     assert_int_equal(fill(other, parts.ids, &e), 0);
     sequence_reset(parts.sequence);

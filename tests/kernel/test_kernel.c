@@ -5,7 +5,7 @@
  * that starts are aligned to a float and no more; guard words before and behind must survive. A signal names the
  * kernel. Lengths run through every tail. The seed is printed; SONDE_TEST_SEED repeats one; SONDE_TEST_ROUNDS says how
  * many random inputs each kernel gets. The last test sabotages each kernel in turn and expects the check to notice.
- * `test_kernel --bench [LEVEL [KERNEL]]` times them instead (bench.c).
+ * `test_kernel --bench [LEVEL [KERNEL]]` times them instead (bench.c), `--bench-invariant` those of invariant tables.
  */
 #include <math.h>
 #include <signal.h>
@@ -157,17 +157,9 @@ struct product {
     float *x, *y;
 };
 
-/* Widths of every tail, or what real matrices have: multiples of 128. Now and then one too wide for any scratch. */
-static struct product random_product(void) {
-    struct product p;
-    enum format format = (enum format)(rng_u64(&rng) % 5);
-    uint32_t cols = rng_u64(&rng) & 1 ? 128 * up_to(5) : format == FORMAT_FP4 ? 2 * up_to(300) : up_to(600);
-    uint32_t total = rng_u64(&rng) % 4 ? up_to(20) : up_to(80);
-    p.count = rng_u64(&rng) % 4 ? up_to(9) : up_to(100);
-    if (rng_u64(&rng) % 16 == 0) {
-        cols = 4000 + 2 * up_to(MOST_COLS / 2 - 2000);
-        total = up_to(3);
-    }
+/* Of some rows of a matrix of `total`. */
+static struct product product_of(enum format format, uint32_t total, uint32_t cols, uint32_t count) {
+    struct product p = {.count = count};
     p.row = rng_u64(&rng) & 1 ? 0 : up_to(total) - 1;
     p.rows = up_to(total - p.row);
     p.ldx = cols + up_to(3) - 1;
@@ -176,6 +168,19 @@ static struct product random_product(void) {
     p.x = floats((p.count - 1) * p.ldx + cols);
     p.y = floats((p.count - 1) * p.ldy + p.rows);
     return p;
+}
+
+/* Widths of every tail, or what real matrices have: multiples of 128. Now and then one too wide for any scratch. */
+static struct product random_product(void) {
+    enum format format = (enum format)(rng_u64(&rng) % 5);
+    uint32_t cols = rng_u64(&rng) & 1 ? 128 * up_to(5) : format == FORMAT_FP4 ? 2 * up_to(300) : up_to(600);
+    uint32_t total = rng_u64(&rng) % 4 ? up_to(20) : up_to(80);
+    uint32_t count = rng_u64(&rng) % 4 ? up_to(9) : up_to(100);
+    if (rng_u64(&rng) % 16 == 0) {
+        cols = 4000 + 2 * up_to(MOST_COLS / 2 - 2000);
+        total = up_to(3);
+    }
+    return product_of(format, total, cols, count);
 }
 
 /* Most that x[c] changes when the 32 columns it is among become bf16 or 8-bit integers times a scale. */
@@ -218,19 +223,24 @@ static bool check_gemm(const struct kernel_table *t) {
 
 static _Alignas(64) uint8_t scratch[KERNEL_SCRATCH_BYTES];
 
-static bool check_gemm_bf16(const struct kernel_table *t) {
-    struct product p = random_product();
-    size_t bytes = kernel_packed_bytes(p.w.cols, p.count);
+/* gemm_bf16 of inputs packed in pieces. */
+static void multiply_packed(const struct kernel_table *t, const struct product *p) {
+    size_t bytes = kernel_packed_bytes(p->w.cols, p->count);
     void *packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
     assert_non_null(packed);
     memset(packed, 0xff, bytes); /* NaN in all that is not packed */
-    for (uint32_t c = 0, n; c < p.w.cols; c += n) {
+    for (uint32_t c = 0, n; c < p->w.cols; c += n) {
         n = KERNEL_PACK_COLS * up_to(3);
-        n = n < p.w.cols - c ? n : p.w.cols - c;
-        t->pack(&p.w, p.x + c, p.ldx, p.count, c, n, packed);
+        n = n < p->w.cols - c ? n : p->w.cols - c;
+        t->pack(&p->w, p->x + c, p->ldx, p->count, c, n, packed);
     }
-    t->gemm_bf16(&p.w, p.row, p.rows, packed, p.count, p.y, p.ldy, scratch);
+    t->gemm_bf16(&p->w, p->row, p->rows, packed, p->count, p->y, p->ldy, scratch);
     free(packed);
+}
+
+static bool check_gemm_bf16(const struct kernel_table *t) {
+    struct product p = random_product();
+    multiply_packed(t, &p);
     return product_holds(&p, true);
 }
 
@@ -645,6 +655,14 @@ static bool check_axpy(const struct kernel_table *t) {
 
 /* ------------------------------------------------------------------------------------ the checks */
 
+/* Kernels that have an invariant twin, the first of all. */
+enum {
+#define COUNT_PRODUCT(name, returns, parameters) PRODUCT_##name,
+    KERNEL_PRODUCTS(COUNT_PRODUCT)
+#undef COUNT_PRODUCT
+        PRODUCTS
+};
+
 static const struct {
     const char *name;
     bool (*run)(const struct kernel_table *t);
@@ -698,10 +716,138 @@ static void test_kernels__keep_their_contracts(void **state) {
         if (!kernel_level_runs((enum kernel_level)level))
             continue;
         running_level = kernel_level_name((enum kernel_level)level);
-        kernel_table_init(&t, (enum kernel_level)level);
+        kernel_table_init(&t, (enum kernel_level)level, false);
         for (size_t i = 0; i < COUNT_OF(checks); i++)
             if (!holds(i, &t))
-                fail_msg("%s_%s breaks its contract", checks[i].name, kernel_level_name((enum kernel_level)level));
+                fail_msg("%s_%s breaks its contract", checks[i].name, running_level);
+        kernel_table_init(&t, (enum kernel_level)level, true);
+        for (size_t i = 0; i < PRODUCTS; i++)
+            if (!holds(i, &t))
+                fail_msg("%s_invariant_%s breaks its contract", checks[i].name, running_level);
+    }
+}
+
+/* ------------------------------------------------------------------------------------ invariance */
+
+static void multiply_plainly(const struct kernel_table *t, const struct product *p) {
+    t->gemm(&p->w, p->row, p->rows, p->x, p->ldx, p->count, p->y, p->ldy);
+}
+
+/* True if a product has the same bits when some tokens and some rows at a time are multiplied. */
+static bool parts_agree(const struct kernel_table *t,
+                        void (*multiply)(const struct kernel_table *t, const struct product *p)) {
+    bool long_one = rng_u64(&rng) % 32 == 0; /* more than any level multiplies at once */
+    struct product p =
+        long_one ? product_of((enum format)(rng_u64(&rng) % 5), up_to(80), 1152, 500 + up_to(100)) : random_product();
+    struct product part = p;
+    float *again = floats((p.count - 1) * p.ldy + p.rows);
+    bool good = true;
+    multiply(t, &p);
+    for (uint32_t s = 0; s < p.count; s += part.count) {
+        part.count = up_to(rng_u64(&rng) & 1 ? 3 : p.count);
+        part.count = part.count < p.count - s ? part.count : p.count - s;
+        part.x = p.x + s * p.ldx;
+        for (uint32_t r = 0; r < p.rows; r += part.rows) {
+            part.row = p.row + r;
+            part.rows = up_to(p.rows - r);
+            part.y = again + s * p.ldy + r;
+            multiply(t, &part);
+        }
+    }
+    for (uint32_t s = 0; s < p.count; s++)
+        good &= memcmp(p.y + s * p.ldy, again + s * p.ldy, p.rows * sizeof(float)) == 0;
+    return good;
+}
+
+static void test_products__are_the_same_beside_any_others(void **state) {
+    (void)state;
+    name_signals();
+    for (int level = 0; level < KERNEL_LEVEL_COUNT; level++) {
+        struct kernel_table t;
+        if (!kernel_level_runs((enum kernel_level)level))
+            continue;
+        running_level = kernel_level_name((enum kernel_level)level);
+        running_kernel = "products in parts";
+        kernel_table_init(&t, (enum kernel_level)level, true);
+        for (int i = 0; i < rounds; i++) {
+            bool plain = parts_agree(&t, multiply_plainly), packed = release() && parts_agree(&t, multiply_packed);
+            if (!plain || !packed || !release())
+                fail_msg("%s at level %s depends on what else is multiplied", plain ? "gemm_bf16" : "gemm",
+                         running_level);
+        }
+    }
+}
+
+static void attend_some(const struct kernel_table *t, const struct attention *a, bool bf16, uint32_t head,
+                        uint32_t heads, float *out) {
+    size_t at = (size_t)head * a->format.dim;
+    if (bf16)
+        t->attend_bf16(a->q + at, heads, &a->format, a->keys, a->count, a->sink + head, a->scale, a->weights, out + at,
+                       scratch);
+    else
+        t->attend(a->q + at, heads, &a->format, a->keys, a->count, a->sink + head, a->scale, a->weights, out + at);
+}
+
+/* True if a head has the same bits when some heads at a time attend: any, or with attend_bf16 those it is made for. */
+static bool heads_agree(const struct kernel_table *t, bool bf16) {
+    const uint32_t step = bf16 ? KERNEL_ATTEND_HEADS : 1, heads = step * up_to(6), dim = 128 * up_to(2);
+    struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim);
+    struct attention a;
+    if (bf16)
+        f = (struct row_format){ROW_KEY, dim, 64};
+    random_attention(&a, f, heads, up_to(300));
+    float *again = floats((size_t)heads * dim);
+    attend_some(t, &a, bf16, 0, heads, a.out);
+    for (uint32_t h = 0, n; h < heads; h += n) {
+        n = step * up_to((heads - h) / step);
+        attend_some(t, &a, bf16, h, n, again);
+    }
+    return memcmp(a.out, again, (size_t)heads * dim * sizeof(float)) == 0;
+}
+
+static void score_some(const struct kernel_table *t, bool bf16, const float *q, const float *w, uint32_t heads,
+                       const struct row_format *f, const uint8_t *keys, uint32_t count, float *scores) {
+    if (bf16)
+        t->index_scores_bf16(q, w, heads, f, keys, count, scores, scratch);
+    else
+        t->index_scores(q, w, heads, f, keys, count, scores);
+}
+
+/* True if a key has the same score when some keys at a time are scored. Now and then a key is 0. */
+static bool scores_agree(const struct kernel_table *t, bool bf16) {
+    uint32_t heads = bf16 ? 32 * up_to(4) : up_to(20), count = up_to(100);
+    struct row_format f = {ROW_INDEX, 128 * up_to(2), 0};
+    float *q = floats((size_t)heads * f.dim), *w = floats(heads), *keys, *scores = floats(count),
+          *again = floats(count);
+    const uint8_t *rows = random_rows(&f, count, &keys);
+    size_t bytes = row_bytes(&f);
+    if (rng_u64(&rng) & 1)
+        row_encode(&f, memset(keys, 0, f.dim * sizeof(float)), (void *)(uintptr_t)(rows + (up_to(count) - 1) * bytes));
+    score_some(t, bf16, q, w, heads, &f, rows, count, scores);
+    for (uint32_t k = 0, n; k < count; k += n) {
+        n = up_to(count - k);
+        score_some(t, bf16, q, w, heads, &f, rows + k * bytes, n, again + k);
+    }
+    return memcmp(scores, again, count * sizeof(float)) == 0;
+}
+
+static void test_attention__heads_and_keys_do_not_touch(void **state) {
+    (void)state;
+    name_signals();
+    for (int level = 0; level < KERNEL_LEVEL_COUNT; level++) {
+        struct kernel_table t;
+        if (!kernel_level_runs((enum kernel_level)level))
+            continue;
+        running_level = kernel_level_name((enum kernel_level)level);
+        running_kernel = "attention in parts";
+        kernel_table_init(&t, (enum kernel_level)level, false);
+        for (int i = 0; i < rounds / 8; i++)
+            for (int bf16 = 0; bf16 < 2; bf16++) {
+                bool heads = heads_agree(&t, bf16), scores = release() && scores_agree(&t, bf16);
+                if (!heads || !scores || !release())
+                    fail_msg("%s%s_%s depends on what is beside", heads ? "index_scores" : "attend",
+                             bf16 ? "_bf16" : "", running_level);
+            }
     }
 }
 
@@ -810,7 +956,7 @@ static void test_kernels__a_fault_is_noticed(void **state) {
     size_t i = 0;
     name_signals();
     running_level = "c with a fault";
-    kernel_table_init(&real, KERNEL_LEVEL_c);
+    kernel_table_init(&real, KERNEL_LEVEL_c, false);
 #define FAULT(name, returns, parameters)                                                                               \
     {                                                                                                                  \
         struct kernel_table t = real;                                                                                  \
@@ -823,7 +969,7 @@ static void test_kernels__a_fault_is_noticed(void **state) {
 }
 
 /* --bench [LEVEL [KERNEL]]: figures instead of tests, of the level or of all that run, of the kernel or of all. */
-static int bench(int argc, char **argv) {
+static int bench(int argc, char **argv, bool invariant) {
     enum kernel_level only = KERNEL_LEVEL_COUNT;
     if (argc > 2 && !kernel_level_parse(argv[2], &only)) {
         print_error("no level is called %s\n", argv[2]);
@@ -833,7 +979,7 @@ static int bench(int argc, char **argv) {
         struct kernel_table t;
         if (!kernel_level_runs((enum kernel_level)level) || (argc > 2 && level != (int)only))
             continue;
-        kernel_table_init(&t, (enum kernel_level)level);
+        kernel_table_init(&t, (enum kernel_level)level, invariant);
         if (!bench_kernels(&t, kernel_level_name((enum kernel_level)level), argc > 3 ? argv[3] : NULL))
             return 1;
     }
@@ -841,12 +987,14 @@ static int bench(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
-        return bench(argc, argv);
+    if (argc > 1 && strncmp(argv[1], "--bench", 7) == 0)
+        return bench(argc, argv, strcmp(argv[1] + 7, "-invariant") == 0);
     const char *given = getenv("SONDE_TEST_SEED"), *fewer = getenv("SONDE_TEST_ROUNDS");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)(clock_seconds() * 1e6);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels__keep_their_contracts),
+        cmocka_unit_test(test_products__are_the_same_beside_any_others),
+        cmocka_unit_test(test_attention__heads_and_keys_do_not_touch),
         cmocka_unit_test(test_kernels__a_fault_is_noticed),
     };
     if (fewer && atoi(fewer) > 0)

@@ -17,7 +17,7 @@ static uint32_t gather(struct cpu_worker *worker, const struct device_attend *a,
     uint64_t left;
     uint32_t n = 0;
     for (uint64_t p = from; p <= at; p++)
-        worker->keys[n++] = p >= a->first ? fresh + (p - a->first) * bytes : ring + p % a->window * bytes;
+        worker->keys[n++] = p >= a->first ? fresh + (p - a->first) * bytes : ring + p % a->ring_rows * bytes;
     if (a->chosen) {
         const int32_t *chosen = a->chosen + s * a->top;
         for (int32_t i = 0; i < a->counts[s]; i++)
@@ -59,7 +59,8 @@ static void attend_item(void *context, struct cpu_worker *worker, uint64_t i) {
 void cpu_attend(struct device *d, const struct device_attend *a) {
     struct cpu *cpu = cpu_of(d);
     struct attention t = {cpu, a, cpu_vector(&a->sink, cpu->vector), a->heads, 1};
-    if (a->rows < 4 * cpu->worker_count) {
+    bool divisible = !a->bf16 || a->heads % KERNEL_ATTEND_HEADS == 0; /* into items in which heads keep their bits */
+    if (divisible && a->rows < 4 * cpu->worker_count) {
         uint64_t least = a->bf16 ? KERNEL_ATTEND_HEADS : 4;
         uint64_t heads = ceil_div((uint64_t)a->heads * a->rows, 4 * (uint64_t)cpu->worker_count);
         t.heads = (uint32_t)min_u64(ceil_div(heads, least) * least, a->heads);

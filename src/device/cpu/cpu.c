@@ -351,6 +351,7 @@ static const struct device_ops ops = {
     .alloc = cpu_alloc,
     .release = cpu_release,
     .download = cpu_download,
+    .upload = cpu_download, /* its memory is the host's */
     .prepare = cpu_prepare,
     .reserve = cpu_reserve,
     .finish = cpu_finish,
@@ -400,7 +401,8 @@ int device_cpu_open(const struct device_cpu_options *options, struct device **d,
     if (!cpu)
         return err_memory(e);
     cpu->device.ops = &ops;
-    kernel_table_init(&cpu->kernels, level);
+    cpu->invariant = options->invariant;
+    kernel_table_init(&cpu->kernels, level, cpu->invariant);
     rc = pool_open(options->threads, &cpu->pool, e);
     if (!rc) {
         cpu->worker_count = pool_workers(cpu->pool);

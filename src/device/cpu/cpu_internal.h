@@ -31,6 +31,7 @@ enum { STRIP = KERNEL_PACK_COLS, BLOCK_TOKENS = 1024, EXPERT_ROWS = 256, EXPERT_
 struct cpu {
     struct device device; /* first: a struct device * is a struct cpu * */
     struct kernel_table kernels;
+    bool invariant; /* struct device_cpu_options */
     struct pool *pool;
     uint32_t worker_count;
     struct cpu_worker *workers; /* [worker_count] */
@@ -81,8 +82,8 @@ struct cpu_input {
 };
 
 /* An input for products with w; takes its memory from *room and moves that on. */
-struct cpu_input cpu_input_of(const struct device_product *p, const uint32_t *index, uint32_t count, bool bf16,
-                              uint8_t **room);
+struct cpu_input cpu_input_of(const struct cpu *cpu, const struct device_product *p, const uint32_t *index,
+                              uint32_t count, bool bf16, uint8_t **room);
 /* Preparing is done in parts, by anybody. */
 uint32_t cpu_input_parts(const struct cpu_input *in);
 void cpu_input_prepare(struct cpu *cpu, struct cpu_worker *worker, const struct cpu_input *in, uint32_t part);

@@ -27,7 +27,6 @@ void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
 
 void cpu_engram_conv(struct device *d, const struct device_engram_conv *c) {
     (void)d;
-    uint64_t ring_rows = (uint64_t)(c->taps - 1) * c->dilation;
     float taps[64];
     for (uint32_t ch = 0; ch < c->channels; ch++) {
         matrix_decode(&c->kernel, ch, 0, c->taps, taps);
@@ -39,7 +38,7 @@ void cpu_engram_conv(struct device *d, const struct device_engram_conv *c) {
                 if (back > at)
                     continue;
                 const float *row = at - back >= c->first ? c->x + (at - back - c->first) * c->channels
-                                                         : c->ring + (at - back) % ring_rows * c->channels;
+                                                         : c->ring + (at - back) % c->ring_rows * c->channels;
                 sum += row[ch] * taps[t];
             }
             c->out[(size_t)s * c->channels + ch] += sum * kernel_sigmoid(sum);

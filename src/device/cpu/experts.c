@@ -222,14 +222,14 @@ static void add_run(struct batch *b, const struct device_expert *expert, const u
     uint32_t inter = expert->w1.rows;
     *run = (struct expert_run){.expert = expert, .row = row, .weight = weight, .slot = slot, .count = count};
     struct device_product p = {.w = &expert->w1, .x = x->x, .ldx = b->dim, .block = x->block};
-    run->in = cpu_input_of(&p, row, count, x->bf16, room);
+    run->in = cpu_input_of(b->cpu, &p, row, count, x->bf16, room);
     run->apart = !same_kind(&expert->w1, &expert->w3);
     p.w = &expert->w3;
     if (run->apart)
-        run->in3 = cpu_input_of(&p, row, count, x->bf16, room);
+        run->in3 = cpu_input_of(b->cpu, &p, row, count, x->bf16, room);
     p = (struct device_product){
         .w = &expert->w2, .x = b->cpu->gate + (size_t)slot * b->inter, .ldx = inter, .block = x->block};
-    run->middle = cpu_input_of(&p, NULL, count, x->bf16, room);
+    run->middle = cpu_input_of(b->cpu, &p, NULL, count, x->bf16, room);
     memcpy(run->first, b->pieces, sizeof(run->first));
     b->pieces[INPUTS] += cpu_input_parts(&run->in) + (run->apart ? cpu_input_parts(&run->in3) : 0);
     b->pieces[FIRST] += 2 * (uint32_t)ceil_div(worker_rows(b->cpu, inter), EXPERT_ROWS);

@@ -15,8 +15,8 @@ static uint32_t padded(uint32_t cols) {
     return (cols + 31) / 32 * 32;
 }
 
-struct cpu_input cpu_input_of(const struct device_product *p, const uint32_t *index, uint32_t count, bool bf16,
-                              uint8_t **room) {
+struct cpu_input cpu_input_of(const struct cpu *cpu, const struct device_product *p, const uint32_t *index,
+                              uint32_t count, bool bf16, uint8_t **room) {
     const uint32_t block = matrix_quantised(p->w) ? p->block : 0;
     struct cpu_input in = {.like = p->w,
                            .x = p->x,
@@ -25,7 +25,7 @@ struct cpu_input cpu_input_of(const struct device_product *p, const uint32_t *in
                            .count = count,
                            .block = block,
                            .bf16 = bf16 && p->w->format != FORMAT_F32};
-    if (block && count == 1) /* bf16 holds what is rounded to e4m3; the integers that pack may make of it do not */
+    if (block && count == 1 && !cpu->invariant) /* bf16 holds what is rounded to e4m3; the integers of pack() do not */
         in.bf16 = false;
     if (in.bf16 || in.index || in.block) {
         in.data = *room;
@@ -148,7 +148,7 @@ static void add_input(struct list *l, uint32_t product, uint32_t tokens, bool bf
     struct device_product p = l->products[product];
     uint8_t *before = *room;
     p.x += l->from * p.ldx;
-    struct cpu_input in = cpu_input_of(&p, NULL, tokens, bf16, room);
+    struct cpu_input in = cpu_input_of(l->cpu, &p, NULL, tokens, bf16, room);
     uint32_t i = 0;
     while (i < l->inputs && !same_input(&l->input[i], &in))
         i++;

@@ -10,6 +10,9 @@
 #define ARM_KERNEL(name, returns, parameters) returns name##_neon parameters;
 KERNELS(ARM_KERNEL)
 #undef ARM_KERNEL
+#define ARM_KERNEL(name, returns, parameters) returns name##_invariant_neon parameters;
+KERNEL_PRODUCTS(ARM_KERNEL)
+#undef ARM_KERNEL
 
 /* gemm of one token, for the matrices it takes: neon_stream.c. */
 bool stream_takes_neon(const struct matrix *w);

@@ -28,10 +28,6 @@ struct work {
 };
 _Static_assert(sizeof(struct work) <= KERNEL_SCRATCH_BYTES, "scratch is too small");
 
-static bool by_pairs(const struct matrix *w, uint32_t count) {
-    return count > 1 && bf16_takes(w);
-}
-
 /* ------------------------------------------------------------------------------------------------ pack */
 
 /* Columns of the chunk that begins at `chunk`. */
@@ -46,12 +42,8 @@ static size_t packed_at(const struct matrix *w, uint32_t count, uint32_t pair, u
 }
 
 /* A last token without a second is its own. */
-static void pack_bf16(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
-                      void *packed) {
-    if (!by_pairs(w, count)) {
-        pack_neon(w, x, ldx, count, col, cols, packed);
-        return;
-    }
+static void pack_pairs(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
+                       void *packed) {
     for (uint32_t t = 0; t < count; t += 2) {
         const float *first = x + t * ldx, *second = t + 1 < count ? first + ldx : first;
         for (uint32_t c = 0; c < cols; c += COLUMNS) {
@@ -127,13 +119,9 @@ static void give_sums(const struct sums *sums, uint32_t height, uint32_t count, 
         memcpy(y + t * ldy, sums->y[t], height * sizeof(float));
 }
 
-static void gemm_bf16_bf16(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
-                           float *y, size_t ldy, void *scratch) {
+static void gemm_pairs(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                       float *y, size_t ldy, void *scratch) {
     struct work *work = scratch;
-    if (!by_pairs(w, count)) {
-        gemm_bf16_neon(w, row, rows, packed, count, y, ldy, scratch);
-        return;
-    }
     for (uint32_t t = 0; t < count; t += BLOCK_TOKENS) {
         uint32_t tokens = least(BLOCK_TOKENS, count - t);
         for (uint32_t r = 0; r < rows; r += ROWS) {
@@ -149,7 +137,30 @@ static void gemm_bf16_bf16(const struct matrix *w, uint32_t row, uint32_t rows, 
     }
 }
 
-void kernel_table_init_bf16(struct kernel_table *t) {
-    t->pack = pack_bf16;
-    t->gemm_bf16 = gemm_bf16_bf16;
+/* ----------------------------------------------------------------------------------------------- kernels */
+
+static void pack_bf16(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
+                      void *packed) {
+    (count > 1 && bf16_takes(w) ? pack_pairs : pack_neon)(w, x, ldx, count, col, cols, packed);
+}
+
+static void gemm_bf16_bf16(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                           float *y, size_t ldy, void *scratch) {
+    (count > 1 && bf16_takes(w) ? gemm_pairs : gemm_bf16_neon)(w, row, rows, packed, count, y, ldy, scratch);
+}
+
+/* One token is a pair as well. */
+static void pack_invariant_bf16(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col,
+                                uint32_t cols, void *packed) {
+    (bf16_takes(w) ? pack_pairs : pack_invariant_neon)(w, x, ldx, count, col, cols, packed);
+}
+
+static void gemm_bf16_invariant_bf16(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed,
+                                     uint32_t count, float *y, size_t ldy, void *scratch) {
+    (bf16_takes(w) ? gemm_pairs : gemm_bf16_invariant_neon)(w, row, rows, packed, count, y, ldy, scratch);
+}
+
+void kernel_table_init_bf16(struct kernel_table *t, bool invariant) {
+    t->pack = invariant ? pack_invariant_bf16 : pack_bf16;
+    t->gemm_bf16 = invariant ? gemm_bf16_invariant_bf16 : gemm_bf16_bf16;
 }

@@ -3,8 +3,13 @@
 
 #include "kernel/wide_internal.h"
 
-void kernel_table_init_neon(struct kernel_table *t) {
+void kernel_table_init_neon(struct kernel_table *t, bool invariant) {
 #define KERNEL_SET(name, returns, parameters) t->name = name##_neon;
     KERNELS(KERNEL_SET)
+#undef KERNEL_SET
+#define KERNEL_SET(name, returns, parameters) t->name = name##_invariant_neon;
+    if (invariant) {
+        KERNEL_PRODUCTS(KERNEL_SET)
+    }
 #undef KERNEL_SET
 }

@@ -36,17 +36,8 @@ void amx_store_sums(const float *sums, uint32_t height, uint32_t count, float *y
 
 /* ------------------------------------------------------------------------------------------ pack */
 
-/* One token waits for the weights' bytes alone, which the vector units keep up with. */
-static bool on_tiles(const struct matrix *w, uint32_t count) {
-    return count > 1 && amx_takes(w);
-}
-
-static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
-                     void *packed) {
-    if (!on_tiles(w, count)) {
-        pack_avx512(w, x, ldx, count, col, cols, packed);
-        return;
-    }
+static void pack_tiles(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
+                       void *packed) {
     struct packing p = amx_packing(w, count);
     for (uint32_t t = 0; t < p.tiles; t++)
         for (uint32_t c = col; c < col + cols; c += STRIP)
@@ -57,12 +48,34 @@ static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_
 
 /* -------------------------------------------------------------------------------------- products */
 
+/* One token waits for the weights' bytes alone, which the vector units keep up with. */
+static bool on_tiles(const struct matrix *w, uint32_t count) {
+    return count > 1 && amx_takes(w);
+}
+
+static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col, uint32_t cols,
+                     void *packed) {
+    (on_tiles(w, count) ? pack_tiles : pack_avx512)(w, x, ldx, count, col, cols, packed);
+}
+
+static void gemm_tiles(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                       float *y, size_t ldy, void *scratch) {
+    (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
+}
+
 static void gemm_bf16_amx(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
                           float *y, size_t ldy, void *scratch) {
-    if (!on_tiles(w, count))
-        gemm_bf16_avx512(w, row, rows, packed, count, y, ldy, scratch);
-    else
-        (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
+    (on_tiles(w, count) ? gemm_tiles : gemm_bf16_avx512)(w, row, rows, packed, count, y, ldy, scratch);
+}
+
+static void pack_invariant_amx(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col,
+                               uint32_t cols, void *packed) {
+    (amx_takes(w) ? pack_tiles : pack_invariant_avx512)(w, x, ldx, count, col, cols, packed);
+}
+
+static void gemm_bf16_invariant_amx(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed,
+                                    uint32_t count, float *y, size_t ldy, void *scratch) {
+    (amx_takes(w) ? gemm_tiles : gemm_bf16_invariant_avx512)(w, row, rows, packed, count, y, ldy, scratch);
 }
 
 /* ------------------------------------------------------------------------------------- attention */
@@ -83,9 +96,9 @@ static void index_scores_bf16_amx(const float *q, const float *w, uint32_t heads
         index_scores_avx512(q, w, heads, format, keys, count, scores);
 }
 
-void kernel_table_init_amx(struct kernel_table *t) {
-    t->pack = pack_amx;
-    t->gemm_bf16 = gemm_bf16_amx;
+void kernel_table_init_amx(struct kernel_table *t, bool invariant) {
+    t->pack = invariant ? pack_invariant_amx : pack_amx;
+    t->gemm_bf16 = invariant ? gemm_bf16_invariant_amx : gemm_bf16_amx;
     t->attend_bf16 = attend_bf16_amx;
     t->index_scores_bf16 = index_scores_bf16_amx;
 }

@@ -206,11 +206,12 @@ static void attend_chunk(const uint8_t *rows, const uint8_t *pairs, uint32_t cou
 
 bool amx_attends(const struct row_format *f, uint32_t heads) {
     return f->kind == ROW_KEY && f->dim % STRIP == 0 && f->dim <= MOST_DIM && f->rotated % 32 == 0 &&
-           (f->dim - f->rotated) % ROW_KEY_BLOCK == 0 && heads % HEADS == 0 && heads <= MOST_HEADS;
+           (f->dim - f->rotated) % ROW_KEY_BLOCK == 0 && heads % HEADS == 0;
 }
 
-void amx_attend(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys, uint32_t count,
-                const float *sink, float scale, float *out, uint8_t *scratch) {
+/* Up to MOST_HEADS of them. */
+static void attend_heads(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys,
+                         uint32_t count, const float *sink, float scale, float *out, uint8_t *scratch) {
     const uint32_t dim = f->dim, steps = dim / STEP;
     uint8_t *rows = scratch, *pairs = rows + (size_t)KEYS * MOST_DIM * 2, *packed = pairs + (size_t)KEYS * MOST_DIM * 2;
     uint8_t *p = packed + (size_t)MOST_HEADS * MOST_DIM * 2;
@@ -240,6 +241,13 @@ void amx_attend(const float *q, uint32_t heads, const struct row_format *f, cons
             v_store(out + (size_t)h * dim + c, v_load(out + (size_t)h * dim + c) * (1 / state.sum[h]));
 }
 
+void amx_attend(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys, uint32_t count,
+                const float *sink, float scale, float *out, uint8_t *scratch) {
+    for (uint32_t h = 0; h < heads; h += MOST_HEADS)
+        attend_heads(q + (size_t)h * f->dim, least(MOST_HEADS, heads - h), f, keys, count, sink + h, scale,
+                     out + (size_t)h * f->dim, scratch);
+}
+
 /* ----------------------------------------------------------------------------------- index scores */
 
 /* score of 16 keys: sum over heads of w max(match, 0); matches [16, heads]. A NaN stays. */
@@ -263,10 +271,11 @@ bool amx_scores_index(const struct row_format *f, uint32_t heads) {
            heads <= MOST_HEADS;
 }
 
-/* Up to 32 keys from `from` on to rows [step][2]. False if a scale is none that amx_unpack_row() takes. */
-static bool unpack_index(const struct strip_tables *t, const struct row_format *f, size_t bytes, const uint8_t *from,
-                         uint32_t count, uint8_t *rows) {
-    bool plain = true;
+/* Up to 32 keys from `from` on to rows [step][2]. Returned is a bit for each key that has a scale which
+ * amx_unpack_row() does not take. */
+static uint32_t unpack_index(const struct strip_tables *t, const struct row_format *f, size_t bytes,
+                             const uint8_t *from, uint32_t count, uint8_t *rows) {
+    uint32_t odd = 0;
     for (uint32_t k = 0; k < 32; k++) {
         uint8_t *row = rows + k / 16 * TILE + (size_t)k % 16 * 64;
         const uint8_t *key = from + k * bytes, *scales = key + f->dim / 2;
@@ -274,9 +283,9 @@ static bool unpack_index(const struct strip_tables *t, const struct row_format *
             if (k < count)
                 amx_unpack_row(t, FORMAT_FP4, key + (size_t)s * 64, scales + (size_t)s * 4, row, 2 * TILE);
         for (uint32_t i = 0; i < f->dim / 32 && k < count; i++)
-            plain &= amx_scale_within(scales[i], FP4_LEAST, FP4_MOST);
+            odd |= (uint32_t)!amx_scale_within(scales[i], FP4_LEAST, FP4_MOST) << k;
     }
-    return plain;
+    return odd;
 }
 
 void amx_index_scores(const float *q, const float *w, uint32_t heads, const struct row_format *f, const void *keys,
@@ -295,10 +304,7 @@ void amx_index_scores(const float *q, const float *w, uint32_t heads, const stru
     for (uint32_t k = 0; k < count; k += 32) {
         const uint32_t some = count - k < 32 ? count - k : 32;
         const uint8_t *from = (const uint8_t *)keys + k * bytes;
-        if (!unpack_index(&tables, f, bytes, from, some, rows)) {
-            index_scores_avx512(q, w, heads, f, from, some, scores + k);
-            continue;
-        }
+        uint32_t odd = unpack_index(&tables, f, bytes, from, some, rows);
         MEMORY_IS_WRITTEN();
         for (uint32_t h = 0; h < heads; h += HEADS) {
             amx_zero_sums();
@@ -309,6 +315,9 @@ void amx_index_scores(const float *q, const float *w, uint32_t heads, const stru
         for (uint32_t i = 0; i < some; i += 16)
             _mm512_mask_storeu_ps(scores + k + i, (__mmask16)(some - i < 16 ? (1u << (some - i)) - 1 : 0xffff),
                                   add_heads(matches + (size_t)i * heads, w, heads));
+        for (uint32_t i = 0; odd; i++, odd >>= 1) /* whatever keys are beside them */
+            if (odd & 1)
+                index_scores_avx512(q, w, heads, f, from + i * bytes, 1, scores + k + i);
     }
     _tile_release();
 }

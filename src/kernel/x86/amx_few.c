@@ -48,14 +48,6 @@ INLINE void step_1(const uint8_t *w, const uint8_t *x, size_t stride) {
     _tile_dpbf16ps(1, 5, 7);
 }
 
-INLINE void step_1_odd(const uint8_t *w, const uint8_t *x, size_t stride) {
-    _tile_loadd(6, x, stride);
-    _tile_loadd(4, w, 64);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(5, w + STEPS * TILE, 64);
-    _tile_dpbf16ps(3, 5, 6);
-}
-
 INLINE void step_2(const uint8_t *w, const uint8_t *x, size_t apart, size_t stride) {
     _tile_loadd(6, x, stride);
     _tile_loadd(4, w, 64);
@@ -125,9 +117,7 @@ INLINE void run_group(const struct group *g, enum format format, int tiles) {
 #pragma GCC unroll 4
         for (uint32_t j = 0; j < STEPS; j++) {
             MEMORY_IS_WRITTEN();
-            if (tiles == 1 && j % 2)
-                step_1_odd(now + j * TILE, x + j * bytes, stride);
-            else if (tiles == 1)
+            if (tiles == 1)
                 step_1(now + j * TILE, x + j * bytes, stride);
             else if (tiles == 2)
                 step_2(now + j * TILE, x + j * bytes, apart, stride);
@@ -138,10 +128,6 @@ INLINE void run_group(const struct group *g, enum format format, int tiles) {
         }
     }
     keep_sums(g->sums, tiles);
-    MEMORY_IS_WRITTEN();
-    if (tiles == 1)
-        for (uint32_t i = 0; i < 512; i += 16)
-            _mm512_store_ps(g->sums + i, _mm512_add_ps(_mm512_load_ps(g->sums + i), _mm512_load_ps(g->sums + 512 + i)));
 }
 
 /* Rows of a group that begins at `row`: to the next multiple of a group's, so that blocks of scales stay whole. */

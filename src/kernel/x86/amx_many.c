@@ -110,25 +110,14 @@ INLINE void feed_strips(const struct feed *f, enum format format, uint32_t first
 
 /* --------------------------------------------------------------------------------------- multiply */
 
-/* One tile of tokens: even steps to sums 0 and 1, odd ones to 2 and 3. */
-INLINE void step_1(const uint8_t *w, const uint8_t *x, bool odd) {
-    _tile_loadd(4, w, 64);
-    _tile_loadd(5, w + TILE, 64);
-    _tile_loadd(6, x, 64);
-    if (odd) {
-        _tile_dpbf16ps(2, 4, 6);
-        _tile_dpbf16ps(3, 5, 6);
-    } else {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 5, 6);
-    }
-}
-
-/* A chunk of `strips` against the last, odd tile of tokens. */
+/* A chunk of `strips` against the last, odd tile of tokens: sums 0 and 1. */
 static void multiply_1(const uint8_t *w, const uint8_t *x, uint32_t strips) {
-    for (uint32_t s = 0; s < strips * STEPS; s += 2) {
-        step_1(w + s * 2 * TILE, x + s * TILE, false);
-        step_1(w + (s + 1) * 2 * TILE, x + (s + 1) * TILE, true);
+    for (uint32_t s = 0; s < strips * STEPS; s++, w += 2 * TILE, x += TILE) {
+        _tile_loadd(6, x, 64);
+        _tile_loadd(4, w, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, w + TILE, 64);
+        _tile_dpbf16ps(1, 5, 6);
     }
 }
 
@@ -184,9 +173,6 @@ static void store_pair(const struct block *b, const struct job *j, uint32_t row,
     float *sums = sums_of(b, j->pair);
     for (uint32_t t = 0; t < b->tiles; t++, sums += 512) {
         uint32_t first = (b->tile + t) * 16;
-        if (t + 1 == b->tiles && b->tiles % 2) /* sums of odd steps */
-            for (uint32_t i = 0; i < 512; i += 16)
-                _mm512_store_ps(sums + i, _mm512_add_ps(_mm512_load_ps(sums + i), _mm512_load_ps(sums + 512 + i)));
         for (uint32_t p = 0; p * PANEL < j->height; p++)
             amx_store_sums(sums + (size_t)p * 256, min_u32(PANEL, j->height - p * PANEL), min_u32(16, count - first),
                            y + first * ldy + (j->row - row) + p * PANEL, ldy);

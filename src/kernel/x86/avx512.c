@@ -3,8 +3,13 @@
 
 #include "kernel/wide_internal.h"
 
-void kernel_table_init_avx512(struct kernel_table *t) {
+void kernel_table_init_avx512(struct kernel_table *t, bool invariant) {
 #define KERNEL_SET(name, returns, parameters) t->name = name##_avx512;
     KERNELS(KERNEL_SET)
+#undef KERNEL_SET
+#define KERNEL_SET(name, returns, parameters) t->name = name##_invariant_avx512;
+    if (invariant) {
+        KERNEL_PRODUCTS(KERNEL_SET)
+    }
 #undef KERNEL_SET
 }

@@ -217,9 +217,10 @@ ALWAYS_INLINE void load_bf16(const uint8_t *codes, size_t ahead, vf out[2]) {
     unpack_bf16(load_dwords(codes, ahead), out);
 }
 
-#define STREAM_TAKES stream_takes_avx512
-#define STREAM       stream_avx512
-#define INT8_TAKES   int8_takes_avx512
-#define INT8_PACK    int8_pack_avx512
-#define INT8         int8_gemm_avx512
+#define NARROWER(name) name##_avx2
+#define STREAM_TAKES   stream_takes_avx512
+#define STREAM         stream_avx512
+#define INT8_TAKES     int8_takes_avx512
+#define INT8_PACK      int8_pack_avx512
+#define INT8           int8_gemm_avx512
 #include "kernel/wide_products_internal.h"

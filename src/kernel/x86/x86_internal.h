@@ -12,6 +12,11 @@
     returns name##_avx512 parameters;
 KERNELS(X86_KERNEL)
 #undef X86_KERNEL
+#define X86_KERNEL(name, returns, parameters)                                                                          \
+    returns name##_invariant_avx2 parameters;                                                                          \
+    returns name##_invariant_avx512 parameters;
+KERNEL_PRODUCTS(X86_KERNEL)
+#undef X86_KERNEL
 
 /* gemm of one token, for the matrices it takes: avx512_stream.c. */
 bool stream_takes_avx512(const struct matrix *w);
