@@ -95,9 +95,21 @@ struct sonde_model_options {
     uint32_t no_tokenizer; /* 1: do not look for tokenizer.json */
     uint32_t threads;      /* that compute, the caller's included; 0: one for each processor it may run on */
     const char *level;     /* instructions to use: "c", "avx2", "avx512", "amx"; NULL: the best that run here */
+    uint32_t invariant; /* 1: a text gives the same bits in any chunks, alone and beside others, at the cost of speed */
+
+    /* What all sessions and all that is remembered of earlier ones may take; it is touched only as tokens come. */
+    uint64_t cache_bytes;        /* of memory; 0: half of the machine's */
+    const char *cache_directory; /* where what is remembered outlives the process; made if need be; NULL: nowhere */
+    uint64_t cache_disk_bytes;   /* at most there; 0: 16 GiB */
+    uint32_t page_tokens;        /* it is given out in pages of so many tokens, or a few more; 0: 1024 */
+    uint64_t snapshot_tokens;    /* a text being read is remembered every so many tokens, besides where it ends or
+                                  * parts from others; 0: every 4096 */
+    void (*log)(void *context, const char *line); /* what is worth knowing and no error, such as a damaged file that
+                                                   * was passed over; from any thread; NULL: nobody listens */
+    void *log_context;
 };
 
-/* fast, 256 tokens a chunk, tokenizer.json wanted, every processor and its best instructions. */
+/* fast, 256 tokens a chunk, tokenizer.json wanted, every processor and its best instructions, nothing on disk. */
 SONDE_API void sonde_model_options_default(struct sonde_model_options *options);
 
 /* Opens the checkpoint directory `path`. options may be NULL. Touches only headers: no weight is read (of
@@ -138,7 +150,8 @@ struct sonde_session_options {
 SONDE_API void sonde_session_options_default(struct sonde_session_options *options);
 
 /* Opens an empty session. options may be NULL. What it remembers of its tokens comes, as they do, from memory that all
- * sessions of the model share, half of the machine's. Errors: ARGUMENT, UNSUPPORTED (mtp without the block), MEMORY. */
+ * sessions of the model share (sonde_model_options.cache_bytes). Errors: ARGUMENT, UNSUPPORTED (mtp without the block),
+ * MEMORY. */
 SONDE_API int sonde_session_open(sonde_model *model, const struct sonde_session_options *options,
                                  sonde_session **session, struct sonde_error *error);
 SONDE_API void sonde_session_close(sonde_session *session);
@@ -269,6 +282,25 @@ SONDE_API int sonde_chat_render(const char *request, size_t bytes, char **prompt
 SONDE_API int sonde_chat_parse(const char *text, size_t bytes, bool thinking, char **message,
                                struct sonde_error *error);
 
+/* --------------------------------------------------------------------------------- prefixes */
+
+/*
+ * A model remembers texts that its sessions have read, so that none is read twice: a new session takes up the longest
+ * beginning of its text that is remembered, and reads only the rest. Sessions with and without multi-token prediction
+ * do not know of each other's texts.
+ */
+
+/* An empty session takes up the longest remembered beginning of ids, *reused tokens of them: feed the others. When
+ * these are all, sonde_session_logits() is what comes next. Errors: those of sonde_session_feed(), ARGUMENT (it has
+ * tokens).
+ */
+SONDE_API int sonde_session_recall(sonde_session *session, const int32_t *ids, size_t count, size_t *reused,
+                                   struct sonde_error *error);
+
+/* Remembers the session's tokens up to here. What was used longest ago makes room; where there is none nothing happens.
+ */
+SONDE_API void sonde_session_keep(sonde_session *session);
+
 /* --------------------------------------------------------------------------------- generation */
 
 enum sonde_finish {
@@ -284,6 +316,7 @@ struct sonde_generation {
     uint64_t max_tokens; /* 0: until the model ends or the context is full */
     const int32_t *end;  /* ids that end the answer besides the model's eos, such as that of "<｜User｜>" */
     size_t end_count;
+    uint32_t ignore_end;     /* 1: no id ends it: for measuring */
     const char *const *stop; /* stop strings, not empty ones; the text ends before the first that appears */
     size_t stop_count;
     void *context;
@@ -292,6 +325,9 @@ struct sonde_generation {
     int (*text)(void *context, const char *text, size_t bytes);
     /* While the prompt is read: `done` of `total` tokens; nonzero stops. May be NULL. */
     int (*progress)(void *context, size_t done, size_t total);
+    /* Each token of the answer, the end token not, before its text; nonzero stops. May be NULL. */
+    int (*token)(void *context, int32_t id);
+    uint32_t reuse; /* 1: take up what is remembered of the prompt, and remember prompt and answer */
 };
 
 /* Default sampling, no limit, no more ends, no stop strings, no callbacks. */
@@ -299,18 +335,80 @@ SONDE_API void sonde_generation_default(struct sonde_generation *generation);
 
 struct sonde_generated {
     enum sonde_finish finish;
-    size_t prompt_tokens;    /* fed by this call */
+    size_t prompt_tokens;    /* that this call added to the session, reused ones among them */
+    size_t reused_tokens;    /* of these taken up from what was remembered */
     size_t generated_tokens; /* without the end token */
     double prompt_seconds, generate_seconds;
 };
 
 /* Feeds the prompt (may be empty if the session has tokens) and generates until something ends it. The
- * model's tokenizer decodes; an id it has no token for gives no text. Generated tokens are fed as they come, the
- * end token and what is drawn last before a limit not: sonde_session_tokens() tells. Being cancelled is no error.
- * result may be NULL. Errors: those of sonde_session_feed(), ARGUMENT. */
+ * model's tokenizer decodes; an id it has no token for gives no text. Without one there can be no text and no stop.
+ * Generated tokens are fed as they come, the end token and what is drawn last before a limit not:
+ * sonde_session_tokens() tells. Being cancelled is no error. result may be NULL. Errors: those of sonde_session_feed(),
+ * ARGUMENT. */
 SONDE_API int sonde_generate(sonde_session *session, const int32_t *prompt, size_t count,
                              const struct sonde_generation *generation, struct sonde_generated *result,
                              struct sonde_error *error);
+
+/* ---------------------------------------------------------------------------------- scheduler */
+
+/*
+ * Many requests, one model. A step takes a token of every answer being written and as much of the prompts as its budget
+ * leaves, shared evenly, so that no prompt stalls an answer and no long prompt a short one. Requests wait in order of
+ * arrival while there is no room for them; if answers outgrow the cache, the last one begun goes back to waiting and is
+ * taken up later where it was. Nobody's result depends on that.
+ *
+ *     sonde_scheduler_submit(scheduler, &request, &id, &error);       from any thread
+ *     while (sonde_scheduler_wait(scheduler))                         one thread, the only one to use the model
+ *         sonde_scheduler_step(scheduler);                            calls back
+ */
+typedef struct sonde_scheduler sonde_scheduler;
+
+struct sonde_scheduler_options {
+    uint32_t requests;    /* answered at once, others wait; 0: 64. At most as many as the model's chunk has room for */
+    uint32_t step_tokens; /* most tokens of a step while answers are being written; 0: the model's chunk */
+    uint32_t drafts;      /* tokens guessed ahead by multi-token prediction, 0 to 3; 0: none. Changes no result */
+};
+
+/* Errors: ARGUMENT (names the field), UNSUPPORTED (drafts without the block), MEMORY. */
+SONDE_API int sonde_scheduler_open(sonde_model *model, const struct sonde_scheduler_options *options,
+                                   sonde_scheduler **scheduler, struct sonde_error *error);
+/* Cancels all requests that are left; calls back. */
+SONDE_API void sonde_scheduler_close(sonde_scheduler *scheduler);
+
+struct sonde_request {
+    const int32_t *prompt; /* copied, as all of generation; count > 0 */
+    size_t count;
+    struct sonde_generation generation;
+    /* Once, whatever happens; its context is the generation's. code: SONDE_OK or that of *error. */
+    void (*done)(void *context, int code, const struct sonde_generated *result, const struct sonde_error *error);
+};
+
+/* Callbacks come from sonde_scheduler_step(), none before this returns *id. Errors: ARGUMENT, CONTEXT, MEMORY (the
+ * prompt is larger than the cache). */
+SONDE_API int sonde_scheduler_submit(sonde_scheduler *scheduler, const struct sonde_request *request, uint64_t *id,
+                                     struct sonde_error *error);
+
+/* The request ends with SONDE_FINISH_CANCELLED at the next step; nothing if it has ended. From any thread. */
+SONDE_API void sonde_scheduler_cancel(sonde_scheduler *scheduler, uint64_t id);
+
+/* Waits until there is a request; false: sonde_scheduler_stop() was called. */
+SONDE_API bool sonde_scheduler_wait(sonde_scheduler *scheduler);
+SONDE_API void sonde_scheduler_stop(sonde_scheduler *scheduler);
+
+/* One step; false: there is nothing to do. An error of the model ends the requests that took part. */
+SONDE_API bool sonde_scheduler_step(sonde_scheduler *scheduler);
+
+struct sonde_scheduler_status {
+    uint32_t waiting, active;
+    uint64_t steps, finished, preempted;
+    uint64_t prompt_tokens, reused_tokens, generated_tokens; /* of all requests so far; read ones and reused apart */
+    uint64_t drafted, accepted;                              /* tokens guessed, and guessed right */
+    uint64_t cache_pages, cache_pages_used;
+};
+
+/* From any thread: as of the last step. */
+SONDE_API void sonde_scheduler_status(sonde_scheduler *scheduler, struct sonde_scheduler_status *status);
 
 #ifdef __cplusplus
 }

@@ -98,6 +98,7 @@ int answer_generate(const struct answer_request *request, struct answer *a, stru
     generation.context = &r;
     generation.text = on_text;
     generation.progress = on_progress;
+    generation.reuse = 1;
     int32_t ends[COUNT_OF(turn_tokens)];
     generation.end = ends;
     generation.end_count = 0;

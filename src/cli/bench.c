@@ -128,6 +128,9 @@ static const struct flag flags[] = {
      .most = 65536, .help = "tokens computed at once (default: the prompt, at most 4096)"},
     {.name = "context", .kind = FLAG_COUNT, .at = offsetof(struct bench_options, context), .value = "N",
      .most = 1 << 24, .help = "tokens before the first decoded (default 0: the prompt)"},
+    {.name = "read", .kind = FLAG_COUNT, .at = offsetof(struct bench_options, read), .value = "N",
+     .most = UINT32_MAX, .help = "tokens of the context that are computed; the rest repeats their pages\n"
+                                 "                              (default: all)"},
     {.name = "generate", .kind = FLAG_COUNT, .at = offsetof(struct bench_options, generate), .value = "N", .least = 1,
      .most = 1 << 24, .help = "tokens to decode, in five groups (default 32)"},
     {.name = "batch", .kind = FLAG_COUNT, .at = offsetof(struct bench_options, batch), .value = "N", .least = 1,

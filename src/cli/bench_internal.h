@@ -44,6 +44,7 @@ struct bench_options {
     int precision;                             /* enum sonde_precision */
     uint64_t prompt, context, generate, batch; /* context 0: as long as the prompt */
     uint64_t chunk;                            /* 0: the prompt at once, up to 4096 tokens */
+    uint64_t read;                             /* of the context; its pages are repeated for the rest. 0: all */
     bool json;
 };
 

@@ -85,6 +85,44 @@ static int feed(struct bench *b, uint32_t i, uint64_t length, uint64_t chunk, st
     return rc;
 }
 
+/* A sequence that has read some whole pages becomes one of `length` tokens, whose pages are copies of those. */
+static int repeat_pages(struct bench *b, uint32_t i, uint64_t length, struct sonde_error *e) {
+    struct snapshot *read, *longer = NULL;
+    const void *rest;
+    size_t rest_bytes;
+    void *page = malloc(model_page_bytes(b->model) + 1);
+    int rc = page ? snapshot_take(b->sequences[i], NULL, &read, e) : err_memory(e);
+    if (rc) {
+        free(page);
+        return rc;
+    }
+    struct snapshot_header h = *snapshot_parts(read, &rest, &rest_bytes);
+    uint64_t there = snapshot_pages(read);
+    h.length = length;
+    rc = snapshot_from_bytes(b->model, &h, rest, rest_bytes, &longer, e);
+    for (uint64_t n = 0; n < model_page_count(b->model, length) && !rc; n++) {
+        snapshot_page(read, (uint32_t)(n % there), page);
+        if (!snapshot_add_page(longer, page))
+            rc = err_set(e, SONDE_ERROR_MEMORY, "out of memory: the cache has no room for %llu tokens",
+                         (unsigned long long)length);
+    }
+    rc = rc ? rc : snapshot_resume(longer, b->ids + i, b->sequences[i], e);
+    snapshot_drop(longer);
+    snapshot_drop(read);
+    free(page);
+    return rc;
+}
+
+/* The context of sequence i: read, all of it or whole pages up to what was asked for, which are repeated then. */
+static int feed_context(struct bench *b, uint32_t i, struct sonde_error *e) {
+    uint64_t page = model_page_tokens(b->model), context = b->r->context;
+    uint64_t read = b->o->read ? ceil_div(b->o->read, page) * page : context;
+    if (read >= context)
+        return feed(b, i, context, b->context_chunk, e);
+    int rc = feed(b, i, read, b->context_chunk, e);
+    return rc ? rc : repeat_pages(b, i, context, e);
+}
+
 /* Adds a token to each sequence. */
 static int decode(struct bench *b, struct sonde_error *e) {
     for (uint32_t i = 0; i < b->o->batch; i++)
@@ -137,7 +175,7 @@ static int measure_decode(struct bench *b, struct sonde_error *e) {
     if (sequence_length(b->sequences[0]) > context)
         sequence_reset(b->sequences[0]);
     for (uint32_t i = 0; i < b->o->batch && !rc; i++)
-        rc = feed(b, i, context, b->context_chunk, e);
+        rc = feed_context(b, i, e);
     mean_experts(b);
     for (int i = 0; i < REPEATS && !rc; i++) {
         limits_measure(b->limits);
@@ -190,7 +228,8 @@ static int plan(struct bench *b, const char *path, struct sonde_error *e) {
         return err_set(e, SONDE_ERROR_CONTEXT, "%s: holds %llu tokens, fewer than the %llu to be measured", path,
                        (unsigned long long)b->shape->context, (unsigned long long)b->longest);
     b->longest = max_u64(b->longest, min_u64(WARM_TOKENS, b->shape->context));
-    b->total = max_u64(o->prompt, WARM_TOKENS) + REPEATS * o->prompt + o->batch * (r->context + b->decoded);
+    b->total = max_u64(o->prompt, WARM_TOKENS) + REPEATS * o->prompt +
+               o->batch * ((o->read ? min_u64(o->read, r->context) : r->context) + b->decoded);
     return SONDE_OK;
 }
 
@@ -232,7 +271,8 @@ static int open_all(struct bench *b, const char *path, struct sonde_error *e) {
         return rc;
     b->shape = checkpoint_shape(b->checkpoint);
     rc = plan(b, path, e);
-    struct device_cpu_options cpu = {.threads = library.threads, .level = library.level};
+    struct device_cpu_options cpu = {
+        .threads = library.threads, .level = library.level, .invariant = library.invariant};
     if (!rc)
         rc = device_cpu_open(&cpu, &b->device, e);
     uint64_t rows = max_u64(max_u64(b->r->chunk, b->context_chunk), o->batch);

@@ -111,8 +111,9 @@ static int slash_stats(struct chat *chat, const char *argument) {
     sonde_model_info(chat->model, &info);
     sonde_session_tokens(chat->session, &held);
     notice("%zu messages, %zu tokens held, the model states %u", chat->conversation.count, held, info.context);
-    notice("last answer: read %zu tokens, %.1f a second; wrote %zu, %.1f a second", chat->last.prompt_tokens,
-           rate(chat->last.prompt_tokens, chat->last.prompt_seconds), chat->last.generated_tokens,
+    size_t read = chat->last.prompt_tokens - chat->last.reused_tokens;
+    notice("last answer: read %zu tokens, %.1f a second; wrote %zu, %.1f a second", read,
+           rate(read, chat->last.prompt_seconds), chat->last.generated_tokens,
            rate(chat->last.generated_tokens, chat->last.generate_seconds));
     return STATUS_DONE;
 }

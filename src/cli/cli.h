@@ -121,11 +121,14 @@ struct sampling_flags {
 struct device_flags {
     uint64_t threads; /* 0: one for each processor */
     int level;        /* 0: the best; else 1 + enum kernel_level */
+    bool invariant;   /* sonde_model_options */
 };
 
 struct model_flags {
     int precision; /* enum sonde_precision */
     uint64_t context, chunk;
+    uint64_t cache_memory, cache_disk; /* MiB, GiB; 0: the library's defaults */
+    const char *cache_directory;       /* NULL: none */
     struct device_flags device;
 };
 
@@ -140,7 +143,9 @@ struct model_flags {
     {.name = "threads", .kind = FLAG_COUNT, .at = offsetof(type, member.threads), .value = "N", .least = 1,            \
      .most = 4096, .help = "threads that compute (default: one for each processor)"},                                  \
     {.name = "level", .kind = FLAG_CHOICE, .at = offsetof(type, member.level), .value = LEVEL_CHOICES,                 \
-     .help = "instructions to use (default best)"}
+     .help = "instructions to use (default best)"},                                                                    \
+    {.name = "invariant", .kind = FLAG_SWITCH, .at = offsetof(type, member.invariant),                                 \
+     .help = "the same bits in any chunks and any company; slower"}
 
 #define CHUNK_FLAG(type, member)                                                                                       \
     {.name = "chunk", .kind = FLAG_COUNT, .at = offsetof(type, member), .value = "N", .least = 1, .most = 65536,       \
@@ -152,10 +157,16 @@ struct model_flags {
     {.name = "context", .kind = FLAG_COUNT, .at = offsetof(type, member.context), .value = "N", .least = 1,            \
      .most = UINT32_MAX, .help = "most tokens in memory (default: what the model states)"},                            \
     CHUNK_FLAG(type, member.chunk),                                                                                    \
+    {.name = "cache-memory", .kind = FLAG_COUNT, .at = offsetof(type, member.cache_memory), .value = "MIB",            \
+     .least = 1, .most = 1u << 30, .help = "most memory for what is remembered of texts (default: half)"},             \
+    {.name = "cache-dir", .kind = FLAG_STRING, .at = offsetof(type, member.cache_directory), .value = "DIR",           \
+     .help = "keep what is remembered there, for the next start"},                                                     \
+    {.name = "cache-disk", .kind = FLAG_COUNT, .at = offsetof(type, member.cache_disk), .value = "GIB", .least = 1,    \
+     .most = 1u << 24, .help = "most bytes there (default 16)"},                                                       \
     DEVICE_FLAGS(type, member.device)
 /* clang-format on */
 
-/* Sets threads and level. */
+/* Sets threads, level and invariant. */
 void device_from_flags(const struct device_flags *flags, struct sonde_model_options *options);
 
 /* The library's form of the flags; draws a seed if none was given. */

@@ -102,11 +102,13 @@ static const char *finish_name(enum sonde_finish finish) {
 }
 
 static void print_stats(const struct run_options *o, const struct sonde_generated *g) {
-    double prompt_rate = g->prompt_seconds > 0 ? (double)g->prompt_tokens / g->prompt_seconds : 0;
+    size_t read = g->prompt_tokens - g->reused_tokens;
+    double prompt_rate = g->prompt_seconds > 0 ? (double)read / g->prompt_seconds : 0;
     double rate = g->generate_seconds > 0 ? (double)g->generated_tokens / g->generate_seconds : 0;
-    notice("prompt %zu tokens in %.3f s, %.1f a second; answer %zu tokens in %.3f s, %.1f a second; %s; seed %llu",
-           g->prompt_tokens, g->prompt_seconds, prompt_rate, g->generated_tokens, g->generate_seconds, rate,
-           finish_name(g->finish), (unsigned long long)o->sampling.seed);
+    notice("prompt %zu tokens, %zu of them remembered, in %.3f s, %.1f a second; answer %zu tokens in %.3f s, %.1f a "
+           "second; %s; seed %llu",
+           g->prompt_tokens, g->reused_tokens, g->prompt_seconds, prompt_rate, g->generated_tokens, g->generate_seconds,
+           rate, finish_name(g->finish), (unsigned long long)o->sampling.seed);
 }
 
 /* Generates and shows; returns a status. */

@@ -84,6 +84,12 @@ int bundled_model(struct buf *b, struct sonde_error *e) {
 void device_from_flags(const struct device_flags *flags, struct sonde_model_options *options) {
     options->threads = (uint32_t)flags->threads;
     options->level = flags->level ? kernel_level_name((enum kernel_level)(flags->level - 1)) : NULL;
+    options->invariant = flags->invariant;
+}
+
+static void log_line(void *context, const char *line) {
+    (void)context;
+    notice("%s", line);
 }
 
 static int open_both(const char *path, const struct model_flags *flags, sonde_model **model, sonde_session **session,
@@ -93,6 +99,10 @@ static int open_both(const char *path, const struct model_flags *flags, sonde_mo
     sonde_model_options_default(&options);
     options.precision = (enum sonde_precision)flags->precision;
     options.chunk_tokens = (uint32_t)flags->chunk;
+    options.cache_bytes = flags->cache_memory << 20;
+    options.cache_disk_bytes = flags->cache_disk << 30;
+    options.cache_directory = flags->cache_directory;
+    options.log = log_line;
     device_from_flags(&flags->device, &options);
     sonde_session_options_default(&session_options);
     session_options.context = flags->context;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "engine/engine_internal.h"
+#include "kernel/kernel.h"
 
 void sonde_model_options_default(struct sonde_model_options *options) {
     *options = (struct sonde_model_options){.precision = SONDE_PRECISION_FAST, .chunk_tokens = 256};
@@ -86,8 +87,14 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
     sonde_model *m = calloc(1, sizeof(*m));
     if (!m)
         return err_memory(error);
-    struct model_options inner = {.precision = options->precision, .rows = options->chunk_tokens};
-    struct device_cpu_options cpu = {.threads = options->threads, .level = options->level};
+    uint64_t states = options->cache_bytes / 4;
+    struct model_options inner = {.precision = options->precision,
+                                  .rows = options->chunk_tokens,
+                                  .cache_bytes = options->cache_bytes - states,
+                                  .state_bytes = states,
+                                  .page_tokens = options->page_tokens};
+    struct device_cpu_options cpu = {
+        .threads = options->threads, .level = options->level, .invariant = options->invariant};
     rc = checkpoint_open(path, &m->checkpoint, error);
     if (!rc)
         rc = device_cpu_open(&cpu, &m->device, error);
@@ -97,6 +104,9 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
         rc = open_tokenizer(m, path, error);
     if (!rc)
         rc = open_sampling(m, path, error);
+    if (!rc)
+        rc = store_open(m, options, options->level ? options->level : kernel_level_name(kernel_level_best()), &m->store,
+                        error);
     if (rc)
         sonde_model_close(m);
     else
@@ -112,6 +122,7 @@ void sonde_model_close(sonde_model *model) {
     if (!model)
         return;
     sonde_tokenizer_close(model->tokenizer);
+    store_close(model->store);
     model_close(model->model);
     if (model->device)
         model->device->ops->close(model->device);

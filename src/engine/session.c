@@ -19,7 +19,7 @@ int sonde_session_open(sonde_model *model, const struct sonde_session_options *o
     s->logits = calloc(checkpoint_shape(model->checkpoint)->vocab, sizeof(*s->logits));
     int rc = s->logits ? SONDE_OK : err_memory(error);
     if (!rc)
-        rc = sequence_open(model->model, options->context, options->mtp != 0, &s->sequence, error);
+        rc = store_sequence(model->store, options->context, options->mtp != 0, &s->sequence, error);
     if (rc)
         sonde_session_close(s);
     else
@@ -81,29 +81,39 @@ static int check(const sonde_session *s, const int32_t *ids, size_t count, struc
     return SONDE_OK;
 }
 
-int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
-                          const struct sonde_observer *observer, struct sonde_error *error) {
+int session_read(sonde_session *session, const int32_t *ids, size_t count, const uint64_t *fork,
+                 const struct sonde_observer *observer, struct sonde_error *error) {
     static const struct sonde_observer nobody;
     struct observation o = {.session = session, .observer = observer ? observer : &nobody};
     int rc = check(session, ids, count, error);
-    uint32_t chunk = model_rows(session->model->model);
+    struct store *store = session->model->store;
+    uint64_t chunk = model_rows(session->model->model), first = sequence_length(session->sequence);
     struct model_outputs outputs = {.context = &o, .mtp = o.observer->mtp ? on_mtp : NULL};
     for (size_t done = 0; done < count && !rc;) {
-        uint32_t n = count - done < chunk ? (uint32_t)(count - done) : chunk;
+        uint64_t pause = fork ? store_pause(store, first + done, first + count, *fork) : first + count;
+        uint32_t n = (uint32_t)min_u64(pause - first - done, chunk);
         bool last = done + n == count;
-        struct model_span span = {session->sequence, ids + done, n, o.observer->logits != NULL};
+        struct model_span span = {
+            .sequence = session->sequence, .ids = ids + done, .count = n, .all = o.observer->logits != NULL};
         /* logits cost a head: only where someone looks, and after the last token */
         outputs.logits = last || o.observer->logits ? on_logits : NULL;
         o.last = sequence_length(session->sequence) + n - 1;
-        rc = model_step(session->model->model, &span, 1, &outputs, error);
+        rc = store_step(store, &span, 1, &outputs, error);
         session->broken = rc != SONDE_OK;
         done += n;
+        if (!rc && !last && first + done == pause)
+            store_keep(store, session->sequence, NULL);
         if (!rc && !o.stop && o.observer->progress)
             o.stop = o.observer->progress(o.observer->context, done, count);
         if (!rc && o.stop)
             rc = err_set(error, SONDE_ERROR_CANCELLED, "cancelled after %zu of %zu tokens", done, count);
     }
     return rc;
+}
+
+int sonde_session_observe(sonde_session *session, const int32_t *ids, size_t count,
+                          const struct sonde_observer *observer, struct sonde_error *error) {
+    return session_read(session, ids, count, NULL, observer, error);
 }
 
 int sonde_session_feed(sonde_session *session, const int32_t *ids, size_t count, struct sonde_error *error) {
@@ -118,4 +128,27 @@ const float *sonde_session_logits(const sonde_session *session) {
 const int32_t *sonde_session_tokens(const sonde_session *session, size_t *count) {
     *count = sequence_length(session->sequence);
     return sequence_tokens(session->sequence);
+}
+
+/* -------------------------------------------------------------------------------- what is remembered */
+
+struct recalled session_recall(sonde_session *session, const int32_t *ids, size_t count) {
+    struct recalled r = store_recall(session->model->store, ids, count, session->sequence, session->logits);
+    session->logits_at = r.logits ? r.length : 0;
+    return r;
+}
+
+int sonde_session_recall(sonde_session *session, const int32_t *ids, size_t count, size_t *reused,
+                         struct sonde_error *error) {
+    if (sequence_length(session->sequence))
+        return err_set(error, SONDE_ERROR_ARGUMENT, "the session has tokens already: reset it first");
+    int rc = check(session, ids, count, error);
+    if (!rc)
+        *reused = session_recall(session, ids, count).length;
+    return rc;
+}
+
+void sonde_session_keep(sonde_session *session) {
+    if (sequence_length(session->sequence) && !session->broken)
+        store_keep(session->model->store, session->sequence, sonde_session_logits(session));
 }

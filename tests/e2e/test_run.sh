@@ -63,6 +63,14 @@ tokens_in() { sed -E 's/.*prompt ([0-9]+) tokens.*/\1/' "$1"; }
 is 'a special token typed by a user is text, not a token' [ "$(tokens_in "$dir/typed")" -gt $(($(tokens_in "$dir/plain") + 1)) ]
 is '--stats names the seed' grep -q 'seed 1$' "$dir/plain"
 
+for i in 1 2; do
+    "$SONDE" run --cache-dir "$dir/cache" -p 'Tell me about a dog' -n 12 --seed 1 --stats >"$dir/kept$i" 2>"$dir/said$i" </dev/null
+done
+is 'a second start takes up what the first has read' grep -q "prompt $(tokens_in "$dir/said2") tokens, $(tokens_in "$dir/said2") of them remembered" "$dir/said2"
+is 'and says the same' cmp -s "$dir/kept1" "$dir/kept2"
+run_quietly run --cache-dir "$dir/no/such" -p 'Hello' -n 1
+is 'a cache directory that cannot be made is named' [ "$status" -eq 1 -a "$(grep -c "$dir/no/such" "$err")" -eq 1 ]
+
 run_quietly run --raw -p 'Once upon a time' -n 60 --greedy
 cp "$out" "$dir/whole"
 word=$(tr -s ' ' '\n' <"$out" | grep -E '^[a-z]{4,}$' | sed -n 3p)

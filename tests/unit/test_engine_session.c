@@ -456,6 +456,7 @@ static void test_generate__refuses_what_makes_no_sense(void **state) {
     sonde_generation_default(&g);
     sonde_session *s = session(nano, 0, 0), *f = session(flash, 0, 0);
     assert_int_equal(sonde_generate(s, NULL, 0, &g, NULL, &e), SONDE_ERROR_ARGUMENT);
+    g.text = take;
     assert_int_equal(sonde_generate(f, (int32_t[]){1}, 1, &g, NULL, &e), SONDE_ERROR_ARGUMENT);
     assert_non_null(strstr(e.message, "tokenizer.json"));
     g.stop = (const char *const[]){""};
