@@ -114,10 +114,10 @@ static int measure(sonde_scheduler *s, const struct options *o, uint64_t session
     struct buf b = {0};
     getrusage(RUSAGE_SELF, &usage);
     sonde_scheduler_status(s, &status);
-    buf_printf(&b, "%8d %12.1f %12.3f %12.2f %12.2f %12.1f %10d\n", (int)sessions,
+    buf_printf(&b, "%8d %12.1f %12.3f %12.2f %12.2f %12.1f %10d %8d %8d\n", (int)sessions,
                (double)(sessions * o->generate) / median(seconds, ROUNDS), median(first, ROUNDS),
                1e3 * median(typical, ROUNDS), 1e3 * median(longest, ROUNDS), (double)usage.ru_maxrss / 1024,
-               (int)status.preempted);
+               (int)status.preempted, (int)status.drafted, (int)status.accepted);
     output_buf(out, &b);
     return SONDE_OK;
 }
@@ -140,8 +140,8 @@ static int run_all(const struct options *o, const char *path, struct sonde_error
     rc = rc ? rc : sonde_scheduler_open(m, &options, &s, e);
     if (!rc) {
         sonde_model_info(m, &info);
-        buf_printf(&head, "%8s %12s %12s %12s %12s %12s %10s\n", "sessions", "tokens/s", "first, s", "gap, ms",
-                   "longest, ms", "resident MiB", "preempted");
+        buf_printf(&head, "%8s %12s %12s %12s %12s %12s %10s %8s %8s\n", "sessions", "tokens/s", "first, s", "gap, ms",
+                   "longest, ms", "resident MiB", "preempted", "guessed", "right");
         output_buf(&out, &head);
     }
     if (!rc && o->sessions)

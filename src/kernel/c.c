@@ -253,11 +253,14 @@ static float index_score(const float *q, const float *w, uint32_t heads, const s
     return score;
 }
 
-static void index_scores_c(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                           const void *keys, uint32_t count, float *scores) {
-    size_t bytes = row_bytes(format);
-    for (uint32_t i = 0; i < count; i++)
-        scores[i] = index_score(q, w, heads, format, (const uint8_t *)keys + i * bytes);
+static void index_scores_c(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                           const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                           size_t ldscores) {
+    size_t bytes = row_bytes(format), width = (size_t)heads * format->dim;
+    for (size_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < count; i++)
+            scores[r * ldscores + i] =
+                index_score(q + r * width, w + r * heads, heads, format, (const uint8_t *)keys + i * bytes);
 }
 
 static void attend_bf16_c(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
@@ -266,10 +269,11 @@ static void attend_bf16_c(const float *q, uint32_t heads, const struct row_forma
     attend_c(q, heads, format, keys, count, sink, scale, weights, out);
 }
 
-static void index_scores_bf16_c(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                                const void *keys, uint32_t count, float *scores, void *scratch) {
+static void index_scores_bf16_c(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                                const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                                size_t ldscores, void *scratch) {
     (void)scratch;
-    index_scores_c(q, w, heads, format, keys, count, scores);
+    index_scores_c(q, w, rows, heads, format, keys, count, scores, ldscores);
 }
 
 static void pool_c(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,

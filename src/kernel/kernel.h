@@ -42,14 +42,14 @@
       (const float *q, uint32_t heads, const struct row_format *format, const void *const *keys, uint32_t count,       \
        const float *sink, float scale, float *weights, float *out))                                                    \
     X(index_scores, void,                                                                                              \
-      (const float *q, const float *w, uint32_t heads, const struct row_format *format, const void *keys,              \
-       uint32_t count, float *scores))                                                                                 \
+      (const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *format,                 \
+       const void *keys, uint32_t count, float *scores, size_t ldscores))                                              \
     X(attend_bf16, void,                                                                                               \
       (const float *q, uint32_t heads, const struct row_format *format, const void *const *keys, uint32_t count,       \
        const float *sink, float scale, float *weights, float *out, void *scratch))                                     \
     X(index_scores_bf16, void,                                                                                         \
-      (const float *q, const float *w, uint32_t heads, const struct row_format *format, const void *keys,              \
-       uint32_t count, float *scores, void *scratch))                                                                  \
+      (const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *format,                 \
+       const void *keys, uint32_t count, float *scores, size_t ldscores, void *scratch))                               \
     X(pool, void,                                                                                                      \
       (const float *const *values, const float *const *scores, const float *bias, size_t bias_stride, uint32_t count,  \
        uint32_t dim, float *out))                                                                                      \
@@ -82,10 +82,11 @@
  * attend       one token, shared key-values: for each head, the softmax over `count` keys of scale * q . k,
  *              with exp(sink[head]) in the denominator only, weighs the keys themselves into out. q, out
  *              [heads, dim]; keys: count pointers to rows of the format; weights: scratch [heads, count]. [dot, twice]
- * index_scores scores[i] = sum_h w[h] * max(q[h] . keys[i], 0) for i < count; keys: rows of the format, one after
- *              another. [dot, twice]
+ * index_scores scores[r][i] = sum_h w[r][h] * max(q[r][h] . keys[i], 0) for r < rows, i < count. q [rows, heads,
+ *              dim], w [rows, heads]; keys: rows of the format, one after another; rows of scores are ldscores apart.
+ *              [dot, twice]
  *              Both read packed rows at any address, and give the bits that rows of the same floats give; a head and
- *              a score have theirs whatever heads or keys are beside them.
+ *              a score have theirs whatever heads, keys or rows of queries are beside them.
  * attend_bf16, index_scores_bf16
  *              the same, but queries, and the numerators of the softmax, may be rounded to bf16, and queries below
  *              2^-126 may count as 0. A head has its bits among any multiple of KERNEL_ATTEND_HEADS. scratch:

@@ -13,9 +13,10 @@
  *
  * Few tokens (gemm only). A matrix is read once, so decoding is the work. Each row is decoded in registers, in the
  * order of columns that comes cheapest, and multiplied at once; the inputs are brought into that order before, into
- * an array that stays in the first cache. PIECE columns make a sum, and those are added up, however many tokens there
- * are and columns fit the array: so a token's bits are the same beside any few others, which is what gemm_invariant()
- * makes of any number.
+ * an array that stays in the first cache.
+ *
+ * Both ways a token's sums are its own, whoever shares the call, but not the same both ways: gemm_invariant() makes
+ * products of many tokens as those of few, which is the faster way for one.
  *
  * A level's file defines, beside its vectors:
  *
@@ -371,7 +372,7 @@ static void gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const
 
 /* AHEAD: bytes fetched ahead of whole rows, past the ends of pages, where the processor would stop. Of parts of rows it
  * is the same part of the next. */
-enum { FEW_FLOATS = 8192, PIECE = FEW_FLOATS / FEW_TOKENS, BLOCK_BYTES = 4 * LANES, AHEAD = 3072 };
+enum { FEW_FLOATS = 8192, BLOCK_BYTES = 4 * LANES, AHEAD = 3072 };
 
 static inline vf v_load_f32(const uint8_t *p) {
     return v_load((const float *)(const void *)p);
@@ -418,8 +419,7 @@ static void order_inputs(enum format f, const float *x, uint32_t cols, float *ou
 struct strip {
     const struct matrix *w;
     uint32_t col, blocks, left; /* whole blocks, columns behind them */
-    uint32_t piece;             /* blocks that make a sum */
-    const float *x; /* ordered inputs, `apart` floats a token */
+    const float *x;             /* ordered inputs, `apart` floats a token */
     size_t apart;
     size_t ahead;                         /* bytes from codes in use to those fetched meanwhile */
     float scales[FEW_FLOATS / FP8_BLOCK]; /* of FP8, by blocks */
@@ -483,19 +483,6 @@ ALWAYS_INLINE void row_end(const struct strip *s, const uint8_t *codes, const ui
     row_blocks(s, last_codes, last_scales, s->blocks, 1, tokens, sums);
 }
 
-/* sums[t] = the blocks of a row from `first` on that make a piece, times token t; codes and scales are the row's in the
- * strip. */
-ALWAYS_INLINE void row_piece(const struct strip *s, const uint8_t *codes, const uint8_t *scales, uint32_t first,
-                             const int tokens, vf sums[]) {
-    const uint32_t block = block_of(s->w->format), end = least(first + s->piece, s->blocks);
-    for (int t = 0; t < tokens; t++)
-        sums[t] = v_set(0);
-    row_blocks(s, codes + codes_bytes(s->w->format, (size_t)first * block),
-               scales ? scales + first * (FP4_SCALES) : NULL, first, end - first, tokens, sums);
-    if (s->left && end == s->blocks && end - first < s->piece)
-        row_end(s, codes, scales, tokens, sums);
-}
-
 ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t count, float *y, size_t ldy,
                               const int tokens) {
     const struct matrix *w = s->w;
@@ -504,19 +491,21 @@ ALWAYS_INLINE void strip_rows(struct strip *s, uint32_t row, uint32_t rows, uint
         const uint8_t *codes =
             (const uint8_t *)w->data + r * codes_bytes(w->format, w->cols) + codes_bytes(w->format, s->col);
         const uint8_t *scales = NULL;
+        vf sums[FEW_TOKENS];
         if (w->format == FORMAT_FP4)
             scales = row_scales(w, r) + s->col / 32;
         if (w->format == FORMAT_FP8 && r / w->block_rows != scaled) {
             scaled = r / w->block_rows;
             strip_scales(s, r);
         }
-        for (uint32_t b = 0; b < s->blocks + (s->left > 0); b += s->piece) {
-            vf sums[FEW_TOKENS];
-            row_piece(s, codes, scales, b, tokens, sums);
-            for (uint32_t t = 0; t < count; t++) {
-                float *to = y + t * ldy + (r - row);
-                *to = v_sum(sums[t]) + (s->col || b ? *to : 0);
-            }
+        for (int t = 0; t < tokens; t++)
+            sums[t] = v_set(0);
+        row_blocks(s, codes, scales, 0, s->blocks, tokens, sums);
+        if (s->left)
+            row_end(s, codes, scales, tokens, sums);
+        for (uint32_t t = 0; t < count; t++) {
+            float *to = y + t * ldy + (r - row);
+            *to = v_sum(sums[t]) + (s->col ? *to : 0);
         }
     }
 }
@@ -534,16 +523,16 @@ static void few_rows(struct strip *s, uint32_t row, uint32_t rows, uint32_t coun
 #undef FEW_CASE
 }
 
-/* `piece`: columns that make a sum, whole blocks. Strips are multiples of it but for the last. */
+/* Strips are as wide as there is room for the tokens' inputs, or for those of FEW_TOKENS if `invariant`: each is a sum,
+ * so their width is the order of sums. */
 static void gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx, uint32_t count,
-                     uint32_t piece, float *y, size_t ldy) {
+                     bool invariant, float *y, size_t ldy) {
     _Alignas(64) float ordered[FEW_FLOATS];
     uint32_t tokens = count + (count > 4 && count % 2), block = block_of(w->format);
-    uint32_t most = FEW_FLOATS / tokens / piece * piece; /* columns of a strip */
+    uint32_t most = FEW_FLOATS / (invariant ? FEW_TOKENS : tokens) / block * block;
     for (uint32_t c = 0; c < w->cols; c += most) {
         uint32_t cols = least(most, w->cols - c);
         struct strip s = {.w = w, .col = c, .blocks = cols / block, .left = cols % block, .x = ordered, .apart = most};
-        s.piece = piece / block;
         s.ahead = cols < w->cols ? codes_bytes(w->format, w->cols) : AHEAD;
         for (uint32_t t = 0; t < count; t++)
             order_inputs(w->format, x + t * ldx + c, cols, ordered + t * most);
@@ -564,12 +553,12 @@ void LEVEL(gemm)(const struct matrix *w, uint32_t row, uint32_t rows, const floa
     }
 #endif
     if (count <= FEW_TOKENS && blocks_fit(w))
-        gemm_few(w, row, rows, x, ldx, count, FEW_FLOATS / FEW_TOKENS, y, ldy);
+        gemm_few(w, row, rows, x, ldx, count, false, y, ldy);
     else
         gemm_many(w, row, rows, x, ldx, count, y, ldy);
 }
 
-/* Few at a time. Matrices that are not for those come by many, which sum in one order too. */
+/* Few at a time; what has no blocks goes by way of panels whatever the count, also with one order of sums. */
 void LEVEL(gemm_invariant)(const struct matrix *w, uint32_t row, uint32_t rows, const float *x, size_t ldx,
                            uint32_t count, float *y, size_t ldy) {
     if (!blocks_fit(w)) {
@@ -577,7 +566,7 @@ void LEVEL(gemm_invariant)(const struct matrix *w, uint32_t row, uint32_t rows, 
         return;
     }
     for (uint32_t t = 0; t < count; t += FEW_TOKENS)
-        gemm_few(w, row, rows, x + t * ldx, ldx, least(FEW_TOKENS, count - t), FEW_FLOATS / FEW_TOKENS, y + t * ldy, ldy);
+        gemm_few(w, row, rows, x + t * ldx, ldx, least(FEW_TOKENS, count - t), true, y + t * ldy, ldy);
 }
 
 /* Packed inputs: rows of floats, a multiple of 32 apart. */
@@ -802,48 +791,86 @@ void LEVEL(attend)(const float *q, uint32_t heads, const struct row_format *form
     }
 }
 
-/* scores[k] (=, += unless first) sum_h w[h] max(matches[h][k], 0) for `height` keys; a NaN stays. */
-static void add_matches(const struct sums *matches, const float *w, uint32_t heads, uint32_t height, bool first,
-                        float *scores) {
+/* scores[k] (=, += unless first) sum_h w[h] max(matches[from + h][k], 0) for `height` keys, head after head, so that it
+ * is the same sum in several calls; a NaN stays. */
+static void add_matches(const struct sums *matches, uint32_t from, const float *w, uint32_t heads, uint32_t height,
+                        bool first, float *scores) {
     for (uint32_t v = 0; v < VECTORS && v * LANES < height; v++) {
-        vf sum = {0};
-        for (uint32_t h = 0; h < heads; h++)
-            sum = v_fma(v_set(w[h]), v_max(v_set(0), v_load(matches->y[h] + v * LANES)), sum);
         float *to = scores + v * LANES;
         size_t left = height - v * LANES;
-        v_store_some(to, left, first ? sum : sum + v_load_some(to, left));
+        vf sum = first ? v_set(0) : v_load_some(to, left);
+        for (uint32_t h = 0; h < heads; h++)
+            sum = v_fma(v_set(w[h]), v_max(v_set(0), v_load(matches->y[from + h] + v * LANES)), sum);
+        v_store_some(to, left, sum);
     }
 }
 
-void LEVEL(index_scores)(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                         const void *keys, uint32_t count, float *scores) {
-    uint32_t dim = format->dim;
+/* What scores are made of: the queries of all rows are one list of heads. */
+struct scoring {
+    const float *q, *w;
+    uint32_t heads, all; /* of a row; of all */
+    const struct row_format *format;
+    float *scores;
+    size_t ldscores;
+};
+
+/* PANELS panels of keys are decoded and meet all heads, TOKENS at a time. */
+struct scoring_room {
+    struct inputs in;
+    struct panel keys[PANELS];
+    struct sums matches[PANELS];
+};
+
+/* Heads [first, first + some) add what they match to the scores of `count` keys from k on. */
+static void give_scores(const struct scoring *s, const struct sums *matches, uint32_t first, uint32_t some, uint32_t k,
+                        uint32_t count) {
+    for (uint32_t i = 0, n; i < some; i += n) {
+        uint32_t row = (first + i) / s->heads, head = (first + i) % s->heads;
+        float *to = s->scores + row * s->ldscores + k;
+        n = least(s->heads - head, some - i);
+        for (uint32_t p = 0; p * ROWS < count; p++)
+            add_matches(&matches[p], i, s->w + first + i, n, least(ROWS, count - p * ROWS), head == 0, to + p * ROWS);
+    }
+}
+
+/* Scores of `count` keys from k on, those behind `keys`. What does not change stays in the room: all inputs, where they
+ * are one block, from k = 0 on; panels, where they are as wide as keys, for all heads. */
+static void score_panels(const struct scoring *s, const void *const *keys, uint32_t k, uint32_t count,
+                         struct scoring_room *room) {
+    const uint32_t dim = s->format->dim;
+    for (uint32_t h = 0, some; h < s->all; h += some) {
+        some = least(TOKENS, s->all - h);
+        for (uint32_t c = 0; c < dim; c += COLS) {
+            uint32_t cols = least(COLS, dim - c);
+            if (k == 0 || s->all > TOKENS || dim > COLS)
+                take_inputs(&room->in, s->q + (size_t)h * dim + c, dim, some, cols);
+            for (uint32_t p = 0; p * ROWS < count; p++) {
+                if (h == 0 || dim > COLS)
+                    panel_keys(&room->keys[p], s->format, keys + p * ROWS, least(ROWS, count - p * ROWS), c, cols);
+                multiply(&room->keys[p], cols, &room->in, some, &room->matches[p], c == 0);
+            }
+        }
+        give_scores(s, room->matches, h, some, k, count);
+    }
+}
+
+void LEVEL(index_scores)(const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *format,
+                         const void *keys, uint32_t count, float *scores, size_t ldscores) {
     size_t bytes = row_bytes(format);
 #ifdef NARROWER
-    if (format->kind == ROW_INDEX && dim % FP4_BLOCK) { /* no whole block: decoded key by key here */
-        NARROWER(index_scores)(q, w, heads, format, keys, count, scores);
+    if (format->kind == ROW_INDEX && format->dim % FP4_BLOCK) { /* no whole block: decoded key by key here */
+        NARROWER(index_scores)(q, w, rows, heads, format, keys, count, scores, ldscores);
         return;
     }
 #endif
-    struct sums matches;
-    struct panel p;
-    struct inputs in;
-    for (uint32_t h = 0; h < heads; h += TOKENS) {
-        uint32_t some = least(TOKENS, heads - h);
-        for (uint32_t k = 0; k < count; k += ROWS) {
-            uint32_t height = least(ROWS, count - k);
-            const void *row[ROWS];
-            for (uint32_t i = 0; i < height; i++)
-                row[i] = (const uint8_t *)keys + (k + i) * bytes;
-            for (uint32_t c = 0; c < dim; c += COLS) {
-                uint32_t cols = least(COLS, dim - c);
-                if (k == 0 || dim > COLS) /* else they are still there */
-                    take_inputs(&in, q + (size_t)h * dim + c, dim, some, cols);
-                panel_keys(&p, format, row, height, c, cols);
-                multiply(&p, cols, &in, some, &matches, c == 0);
-            }
-            add_matches(&matches, w + h, some, height, h == 0, scores + k);
-        }
+    const struct scoring s = {q, w, heads, rows * heads, format, scores, ldscores};
+    struct scoring_room room;
+    for (uint32_t k = 0, some; k < count; k += some) {
+        const void *key[PANELS * ROWS];
+        some = least(PANELS * ROWS, count - k);
+        for (uint32_t i = 0; i < some; i++)
+            key[i] = (const uint8_t *)keys + (k + i) * bytes;
+        score_panels(&s, key, k, some, &room);
     }
 }
 
@@ -853,10 +880,11 @@ void LEVEL(attend_bf16)(const float *q, uint32_t heads, const struct row_format 
     LEVEL(attend)(q, heads, format, keys, count, sink, scale, weights, out);
 }
 
-void LEVEL(index_scores_bf16)(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                              const void *keys, uint32_t count, float *scores, void *scratch) {
+void LEVEL(index_scores_bf16)(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                              const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                              size_t ldscores, void *scratch) {
     (void)scratch;
-    LEVEL(index_scores)(q, w, heads, format, keys, count, scores);
+    LEVEL(index_scores)(q, w, rows, heads, format, keys, count, scores, ldscores);
 }
 
 #endif

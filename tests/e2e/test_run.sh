@@ -68,6 +68,18 @@ for i in 1 2; do
 done
 is 'a second start takes up what the first has read' grep -q "prompt $(tokens_in "$dir/said2") tokens, $(tokens_in "$dir/said2") of them remembered" "$dir/said2"
 is 'and says the same' cmp -s "$dir/kept1" "$dir/kept2"
+# killed at any moment, the directory is as good as before
+damaged=0
+for i in $(seq 12); do
+    "$SONDE" run --cache-dir "$dir/cache" -p "Tell me a story about a dog, a cat and $i hens" -n 40 --seed 1 >/dev/null 2>>"$dir/torn" </dev/null &
+    job=$!
+    sleep "0.0$((i * 7 % 10))$i"
+    kill -KILL "$job" 2>/dev/null
+    wait "$job" 2>/dev/null
+    "$SONDE" run --cache-dir "$dir/cache" -p 'Tell me about a dog' -n 12 --seed 1 >"$dir/kept3" 2>>"$dir/torn" </dev/null
+    cmp -s "$dir/kept1" "$dir/kept3" || damaged=$((damaged + 1))
+done
+is 'and is killed at any moment without harm' [ "$damaged" -eq 0 -a ! -s "$dir/torn" ]
 run_quietly run --cache-dir "$dir/no/such" -p 'Hello' -n 1
 is 'a cache directory that cannot be made is named' [ "$status" -eq 1 -a "$(grep -c "$dir/no/such" "$err")" -eq 1 ]
 

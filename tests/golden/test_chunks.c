@@ -1,5 +1,5 @@
 /*
- * test_chunks.c CASE - a text divided into steps in any way gives what it gives all at once.
+ * test_chunks.c CASE [STRIDE] - a text divided into steps in any way gives what it gives all at once.
  *
  * At the C level bit for bit, as it promises (kernel.h): every place to split 272 tokens in two (so every length
  * modulo 4 and modulo 128 on both sides), and steps of 1, 3, 4, 5, 127, 128 and 129 tokens: logits and predictions of
@@ -24,6 +24,7 @@
 #define FAST_AGREE 0.85
 
 static const char *name;
+static uint32_t stride; /* of many alike every so many are looked at */
 static struct golden whole, parts;
 
 /* `whole` has the text all at once; `parts` is for what is compared to it, with so many workers. One is enough for
@@ -110,7 +111,7 @@ static void compare(const char *what, uint32_t n) {
 
 static void test_split__every_place(void **state) {
     (void)state;
-    for (uint32_t at = 1; at < GOLDEN_TOKENS; at += golden_stride()) {
+    for (uint32_t at = 1; at < GOLDEN_TOKENS; at += stride) {
         feed_split(at);
         compare("split at", at);
     }
@@ -160,7 +161,7 @@ static const uint32_t splits[] = {1, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 128, 
 static const uint32_t steps[] = {1, 4, 5, 16, 17, 127, 128, 129};
 
 static uint32_t jump(void) {
-    return golden_stride() > 1 ? 4 : 1;
+    return stride > 1 ? 4 : 1;
 }
 
 static float largest_apart(const float *a, const float *b, size_t n, float *largest) {
@@ -304,6 +305,7 @@ static void test_levels__official_is_as_near_as_the_oracle_to_itself(void **stat
 
 int main(int argc, char **argv) {
     name = argc > 1 ? argv[1] : "flash";
+    stride = (uint32_t)max_u64(argc > 2 ? (uint64_t)atoi(argv[2]) : 1, golden_stride());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_split__every_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_steps__of_every_awkward_size, set_up, tear_down),

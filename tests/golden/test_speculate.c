@@ -377,7 +377,7 @@ static void test_rounds__at_other_precisions(void **state) {
 
 int main(int argc, char **argv) {
     name = argc > 1 ? argv[1] : "flash";
-    stride = argc > 2 ? (uint32_t)atoi(argv[2]) : golden_stride() > 1 ? 4 : 1;
+    stride = (uint32_t)max_u64(argc > 2 ? (uint64_t)atoi(argv[2]) : 1, golden_stride() > 1 ? 8 : 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_draft__is_the_likeliest_prediction),
         cmocka_unit_test(test_draft__is_the_oracles),

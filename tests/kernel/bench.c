@@ -17,6 +17,8 @@ enum { HEADS = 64, HEAD_DIM = 512, KEYS = 640, INDEX_DIM = 128, INDEX_KEYS = 819
 #define SECONDS    0.05
 #define POOL_BYTES ((size_t)2 << 30)
 #define WORK       ((size_t)TOKENS * COLS)
+/* Of a row of queries against all index keys. */
+#define SCORE_FLOPS (2.0 * HEADS * INDEX_DIM * INDEX_KEYS)
 
 static const char *level_name, *only;
 static const struct kernel_table *kernels;
@@ -162,14 +164,15 @@ static void run_attend_packed(size_t heads) {
 static void run_attend_bf16(size_t heads) {
     kernels->attend_bf16(in, (uint32_t)heads, &packed_keys, stored, KEYS, other, 0.04f, out, out + WORK / 2, scratch);
 }
-static void run_index_scores(size_t heads) {
-    kernels->index_scores(in, in, (uint32_t)heads, &float_index, other, INDEX_KEYS, out);
+static void run_index_scores(size_t n) {
+    kernels->index_scores(in, in, (uint32_t)n, HEADS, &float_index, other, INDEX_KEYS, out, INDEX_KEYS);
 }
-static void run_index_scores_packed(size_t heads) {
-    kernels->index_scores(in, in, (uint32_t)heads, &packed_index, index_rows, INDEX_KEYS, out);
+static void run_index_scores_packed(size_t n) {
+    kernels->index_scores(in, in, (uint32_t)n, HEADS, &packed_index, index_rows, INDEX_KEYS, out, INDEX_KEYS);
 }
-static void run_index_scores_bf16(size_t heads) {
-    kernels->index_scores_bf16(in, in, (uint32_t)heads, &packed_index, index_rows, INDEX_KEYS, out, scratch);
+static void run_index_scores_bf16(size_t n) {
+    kernels->index_scores_bf16(in, in, (uint32_t)n, HEADS, &packed_index, index_rows, INDEX_KEYS, out, INDEX_KEYS,
+                               scratch);
 }
 static void run_pool(size_t rows) {
     kernels->pool(blocks, blocks, other, HEAD_DIM, (uint32_t)rows, HEAD_DIM, out);
@@ -224,9 +227,12 @@ static void bench_others(void) {
         {"attend packed, 16", run_attend_packed, 16, 1, 0, 4.0 * 16 * HEAD_DIM * KEYS},
         {"attend_bf16, 64", run_attend_bf16, HEADS, 1, 0, 4.0 * HEADS * HEAD_DIM * KEYS},
         {"attend_bf16, 32", run_attend_bf16, 32, 1, 0, 4.0 * 32 * HEAD_DIM * KEYS},
-        {"index_scores", run_index_scores, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
-        {"index_scores packed", run_index_scores_packed, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
-        {"index_scores_bf16", run_index_scores_bf16, HEADS, 1, 0, 2.0 * HEADS * INDEX_DIM * INDEX_KEYS},
+        {"index_scores, 1 row", run_index_scores, 1, 1, 0, SCORE_FLOPS},
+        {"index_scores, 8", run_index_scores, 8, 1, 0, 8 * SCORE_FLOPS},
+        {"index_scores packed, 1", run_index_scores_packed, 1, 1, 0, SCORE_FLOPS},
+        {"index_scores packed, 8", run_index_scores_packed, 8, 1, 0, 8 * SCORE_FLOPS},
+        {"index_scores_bf16, 1", run_index_scores_bf16, 1, 1, 0, SCORE_FLOPS},
+        {"index_scores_bf16, 8", run_index_scores_bf16, 8, 1, 0, 8 * SCORE_FLOPS},
         {"store_row, key", run_store_key, 0, 1000, 4.0 * HEAD_DIM, 0},
         {"store_row, index key", run_store_index, 0, 1000, 4.0 * INDEX_DIM, 0},
         {"pack, 64 tokens", run_pack, 64, 1, 8.0 * 64 * COLS, 0},

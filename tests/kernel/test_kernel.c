@@ -487,32 +487,77 @@ static bool scores_hold(const float *q, const float *w, uint32_t heads, uint32_t
     return good;
 }
 
+/* A random call of index_scores: scores lie `ld` apart, and what is between them is as it was before. */
+struct scoring {
+    uint32_t rows, heads, count;
+    size_t ld;
+    struct row_format format;
+    float *q, *w, *keys, *scores, *before;
+    const uint8_t *stored;
+};
+
+static void random_scoring(struct scoring *s, struct row_format format, uint32_t rows, uint32_t heads, uint32_t count) {
+    *s = (struct scoring){rows, heads, count, .ld = count + up_to(20) - 1, .format = format};
+    size_t all = (rows - 1) * s->ld + count;
+    s->q = floats((size_t)rows * heads * format.dim);
+    s->w = floats((size_t)rows * heads);
+    s->stored = random_rows(&format, count, &s->keys);
+    s->scores = floats(all);
+    s->before = floats(all);
+    memcpy(s->before, s->scores, all * sizeof(float));
+}
+
+/* Rows [row, row + rows) against keys [key, key + count). */
+static void score_some(const struct kernel_table *t, const struct scoring *s, bool bf16, uint32_t row, uint32_t rows,
+                       uint32_t key, uint32_t count, float *scores) {
+    const float *q = s->q + (size_t)row * s->heads * s->format.dim, *w = s->w + (size_t)row * s->heads;
+    const uint8_t *keys = s->stored + key * row_bytes(&s->format);
+    scores += row * s->ld + key;
+    if (bf16)
+        t->index_scores_bf16(q, w, rows, s->heads, &s->format, keys, count, scores, s->ld, scratch);
+    else
+        t->index_scores(q, w, rows, s->heads, &s->format, keys, count, scores, s->ld);
+}
+
+static bool all_scores_hold(const struct scoring *s, double lost) {
+    const uint32_t heads = s->heads, dim = s->format.dim;
+    bool good = true;
+    for (uint32_t r = 0; r < s->rows; r++) {
+        const float *scores = s->scores + r * s->ld;
+        good &= scores_hold(s->q + (size_t)r * heads * dim, s->w + (size_t)r * heads, heads, dim, s->keys, s->count,
+                            scores, lost);
+        if (r + 1 < s->rows)
+            good &=
+                memcmp(scores + s->count, s->before + r * s->ld + s->count, (s->ld - s->count) * sizeof(float)) == 0;
+    }
+    return good;
+}
+
+/* Packed keys give the bits that the same keys as floats give. */
 static bool check_index_scores(const struct kernel_table *t) {
     bool large = rng_u64(&rng) % 32 == 0, wide = rng_u64(&rng) % 32 == 0;
-    uint32_t heads = up_to(large ? 130 : 20), dim = large ? 128 : up_to(wide ? 600 : 130),
-             count = up_to(large ? 100 : 9);
+    uint32_t heads = up_to(large ? 130 : 20), dim = large ? 128 : up_to(wide ? 600 : 130);
     struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim), plain = {ROW_F32, dim, 0};
-    float *q = floats((size_t)heads * dim), *w = floats(heads), *keys;
-    float *scores = floats(count), *again = floats(count);
-    const uint8_t *rows = random_rows(&f, count, &keys);
-    t->index_scores(q, w, heads, &f, rows, count, scores);
-    t->index_scores(q, w, heads, &plain, keys, count, again);
-    return memcmp(scores, again, count * sizeof(*scores)) == 0 && scores_hold(q, w, heads, dim, keys, count, scores, 0);
+    struct scoring s;
+    random_scoring(&s, f, up_to(large ? 3 : 7), heads, up_to(large ? 150 : 9));
+    score_some(t, &s, false, 0, s.rows, 0, s.count, s.scores);
+    bool good = all_scores_hold(&s, 0);
+    t->index_scores(s.q, s.w, s.rows, heads, &plain, s.keys, s.count, s.before, s.ld);
+    return good && memcmp(s.scores, s.before, ((s.rows - 1) * s.ld + s.count) * sizeof(float)) == 0;
 }
 
 static bool check_index_scores_bf16(const struct kernel_table *t) {
     bool large = rng_u64(&rng) % 16 == 0;
     uint32_t heads = large ? 32 * up_to(4) : up_to(20), dim = large ? 128 * up_to(2) : up_to(130);
     struct row_format f = random_format((enum row_kind)(rng_u64(&rng) % 4), dim);
+    struct scoring s;
     if (large)
         f = (struct row_format){ROW_INDEX, dim, 0};
-    uint32_t count = up_to(large ? 100 : 9);
-    float *q = floats((size_t)heads * dim), *w = floats(heads), *keys, *scores = floats(count);
-    const uint8_t *rows = random_rows(&f, count, &keys);
-    for (uint32_t i = 0; i < heads * dim; i++)
-        q[i] = bf16_round(q[i]);
-    t->index_scores_bf16(q, w, heads, &f, rows, count, scores, scratch);
-    return scores_hold(q, w, heads, dim, keys, count, scores, 1);
+    random_scoring(&s, f, up_to(large ? 3 : 7), heads, up_to(large ? 100 : 9));
+    for (uint32_t i = 0; i < s.rows * heads * dim; i++)
+        s.q[i] = bf16_round(s.q[i]);
+    score_some(t, &s, true, 0, s.rows, 0, s.count, s.scores);
+    return all_scores_hold(&s, 1);
 }
 
 static bool check_pool(const struct kernel_table *t) {
@@ -805,30 +850,27 @@ static bool heads_agree(const struct kernel_table *t, bool bf16) {
     return memcmp(a.out, again, (size_t)heads * dim * sizeof(float)) == 0;
 }
 
-static void score_some(const struct kernel_table *t, bool bf16, const float *q, const float *w, uint32_t heads,
-                       const struct row_format *f, const uint8_t *keys, uint32_t count, float *scores) {
-    if (bf16)
-        t->index_scores_bf16(q, w, heads, f, keys, count, scores, scratch);
-    else
-        t->index_scores(q, w, heads, f, keys, count, scores);
-}
-
-/* True if a key has the same score when some keys at a time are scored. Now and then a key is 0. */
+/* True if a row and a key have the same score when some rows at a time meet some keys at a time. Now and then a key is
+ * 0. */
 static bool scores_agree(const struct kernel_table *t, bool bf16) {
-    uint32_t heads = bf16 ? 32 * up_to(4) : up_to(20), count = up_to(100);
-    struct row_format f = {ROW_INDEX, 128 * up_to(2), 0};
-    float *q = floats((size_t)heads * f.dim), *w = floats(heads), *keys, *scores = floats(count),
-          *again = floats(count);
-    const uint8_t *rows = random_rows(&f, count, &keys);
-    size_t bytes = row_bytes(&f);
+    bool many = rng_u64(&rng) % 4 == 0;
+    uint32_t heads = many ? 128 : bf16 ? 32 * up_to(4) : up_to(20);
+    uint32_t rows = up_to(many ? 20 : 6), count = up_to(many ? 40 : 200);
+    struct row_format f = {ROW_INDEX, 64 * up_to(5), 0};
+    struct scoring s;
+    random_scoring(&s, f, rows, heads, count);
     if (rng_u64(&rng) & 1)
-        row_encode(&f, memset(keys, 0, f.dim * sizeof(float)), (void *)(uintptr_t)(rows + (up_to(count) - 1) * bytes));
-    score_some(t, bf16, q, w, heads, &f, rows, count, scores);
-    for (uint32_t k = 0, n; k < count; k += n) {
-        n = up_to(count - k);
-        score_some(t, bf16, q, w, heads, &f, rows + k * bytes, n, again + k);
+        row_encode(&f, memset(s.keys, 0, f.dim * sizeof(float)),
+                   (void *)(uintptr_t)(s.stored + (up_to(count) - 1) * row_bytes(&f)));
+    score_some(t, &s, bf16, 0, rows, 0, count, s.scores);
+    for (uint32_t r = 0, some; r < rows; r += some) {
+        some = up_to(rows - r);
+        for (uint32_t k = 0, n; k < count; k += n) {
+            n = up_to(count - k);
+            score_some(t, &s, bf16, r, some, k, n, s.before);
+        }
     }
-    return memcmp(scores, again, count * sizeof(float)) == 0;
+    return memcmp(s.scores, s.before, ((rows - 1) * s.ld + count) * sizeof(float)) == 0;
 }
 
 static void test_attention__heads_and_keys_do_not_touch(void **state) {
@@ -907,10 +949,11 @@ static void attend_fault(const float *q, uint32_t heads, const struct row_format
     real.attend(q, heads, format, keys, count, sink, scale, weights, out);
     nudge(&out[heads * format->dim - 1]);
 }
-static void index_scores_fault(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                               const void *keys, uint32_t count, float *scores) {
-    real.index_scores(q, w, heads, format, keys, count, scores);
-    nudge(&scores[count - 1]);
+static void index_scores_fault(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                               const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                               size_t ldscores) {
+    real.index_scores(q, w, rows, heads, format, keys, count, scores, ldscores);
+    nudge(&scores[(rows - 1) * ldscores + count - 1]);
 }
 static void attend_bf16_fault(const float *q, uint32_t heads, const struct row_format *format, const void *const *keys,
                               uint32_t count, const float *sink, float scale, float *weights, float *out, void *room) {
@@ -918,10 +961,11 @@ static void attend_bf16_fault(const float *q, uint32_t heads, const struct row_f
     for (uint32_t i = 0; i < heads * format->dim; i++)
         out[i] *= 1.01f;
 }
-static void index_scores_bf16_fault(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                                    const void *keys, uint32_t count, float *scores, void *room) {
-    real.index_scores_bf16(q, w, heads, format, keys, count, scores, room);
-    nudge(&scores[count - 1]);
+static void index_scores_bf16_fault(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                                    const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                                    size_t ldscores, void *room) {
+    real.index_scores_bf16(q, w, rows, heads, format, keys, count, scores, ldscores, room);
+    nudge(&scores[(rows - 1) * ldscores + count - 1]);
 }
 static void pool_fault(const float *const *values, const float *const *scores, const float *bias, size_t bias_stride,
                        uint32_t count, uint32_t dim, float *out) {

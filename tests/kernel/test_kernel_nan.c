@@ -167,9 +167,9 @@ static void attend(bool bf16, const struct row_format *f, uint32_t heads, const 
 
 static void index_scores(bool bf16, const struct row_format *f, uint32_t heads, const void *rows) {
     if (bf16)
-        kernels->index_scores_bf16(a, c, heads, f, rows, KEYS, out, scratch);
+        kernels->index_scores_bf16(a, c, 1, heads, f, rows, KEYS, out, KEYS, scratch);
     else
-        kernels->index_scores(a, c, heads, f, rows, KEYS, out);
+        kernels->index_scores(a, c, 1, heads, f, rows, KEYS, out, KEYS);
 }
 
 /* Both with keys [KEYS, dim] of b, stored: one of head 1's outputs, or of all of them. */

@@ -45,7 +45,7 @@ static void lay_out_worker(const struct device_limits *l, struct cpu_worker *w, 
     w->weights = arena_take(a, l->keys * l->heads, sizeof(float));
     w->keys = arena_take(a, l->keys, sizeof(*w->keys));
     w->pooled = arena_take(a, 2 * (size_t)l->pool_rows, sizeof(*w->pooled));
-    w->scores = arena_take(a, l->scored, sizeof(float));
+    w->scores = arena_take(a, SELECT_ROWS * l->scored, sizeof(float));
     w->ranks = arena_take(a, l->scored, sizeof(uint64_t));
     w->order = arena_take(a, l->scored, sizeof(uint64_t));
     w->scratch = arena_take(a, KERNEL_SCRATCH_BYTES, 1);

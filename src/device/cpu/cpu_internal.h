@@ -18,15 +18,15 @@ struct cpu_worker {
     float *weights;          /* [heads, keys]: attention */
     const void **keys;       /* [keys] */
     const float **pooled;    /* [2 pool_rows] */
-    float *scores;           /* [scored] */
+    float *scores;           /* [SELECT_ROWS, scored] */
     uint64_t *ranks, *order; /* [scored]: ranks of the scores, and partly sorted */
     void *scratch;           /* KERNEL_SCRATCH_BYTES */
     bool not_finite;         /* a value that only chooses was not finite; finish() tells */
 };
 
-/* Tokens of a list of products that are worked on at once, rows of an expert's second matrix that are one item, and
- * routed tokens whose experts run between two barriers. */
-enum { STRIP = KERNEL_PACK_COLS, BLOCK_TOKENS = 1024, EXPERT_ROWS = 256, EXPERT_SLOTS = 2048 };
+/* Tokens of a list of products that are worked on at once, rows of an expert's second matrix that are one item, routed
+ * tokens whose experts run between two barriers, and tokens that meet an index key together. */
+enum { STRIP = KERNEL_PACK_COLS, BLOCK_TOKENS = 1024, EXPERT_ROWS = 256, EXPERT_SLOTS = 2048, SELECT_ROWS = 8 };
 
 struct cpu {
     struct device device; /* first: a struct device * is a struct cpu * */

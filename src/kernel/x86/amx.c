@@ -48,6 +48,11 @@ static void pack_tiles(const struct matrix *w, const float *x, size_t ldx, uint3
 
 /* -------------------------------------------------------------------------------------- products */
 
+static void gemm_tiles(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
+                       float *y, size_t ldy, void *scratch) {
+    (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
+}
+
 /* One token waits for the weights' bytes alone, which the vector units keep up with. */
 static bool on_tiles(const struct matrix *w, uint32_t count) {
     return count > 1 && amx_takes(w);
@@ -58,16 +63,12 @@ static void pack_amx(const struct matrix *w, const float *x, size_t ldx, uint32_
     (on_tiles(w, count) ? pack_tiles : pack_avx512)(w, x, ldx, count, col, cols, packed);
 }
 
-static void gemm_tiles(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
-                       float *y, size_t ldy, void *scratch) {
-    (count <= 16 * FEW_TILES ? amx_gemm_few : amx_gemm_many)(w, row, rows, packed, count, y, ldy, scratch);
-}
-
 static void gemm_bf16_amx(const struct matrix *w, uint32_t row, uint32_t rows, const void *packed, uint32_t count,
                           float *y, size_t ldy, void *scratch) {
     (on_tiles(w, count) ? gemm_tiles : gemm_bf16_avx512)(w, row, rows, packed, count, y, ldy, scratch);
 }
 
+/* One token on the tiles as well. */
 static void pack_invariant_amx(const struct matrix *w, const float *x, size_t ldx, uint32_t count, uint32_t col,
                                uint32_t cols, void *packed) {
     (amx_takes(w) ? pack_tiles : pack_invariant_avx512)(w, x, ldx, count, col, cols, packed);
@@ -88,12 +89,13 @@ static void attend_bf16_amx(const float *q, uint32_t heads, const struct row_for
         attend_avx512(q, heads, format, keys, count, sink, scale, weights, out);
 }
 
-static void index_scores_bf16_amx(const float *q, const float *w, uint32_t heads, const struct row_format *format,
-                                  const void *keys, uint32_t count, float *scores, void *scratch) {
+static void index_scores_bf16_amx(const float *q, const float *w, uint32_t rows, uint32_t heads,
+                                  const struct row_format *format, const void *keys, uint32_t count, float *scores,
+                                  size_t ldscores, void *scratch) {
     if (amx_scores_index(format, heads))
-        amx_index_scores(q, w, heads, format, keys, count, scores, scratch);
+        amx_index_scores(q, w, rows, heads, format, keys, count, scores, ldscores, scratch);
     else
-        index_scores_avx512(q, w, heads, format, keys, count, scores);
+        index_scores_avx512(q, w, rows, heads, format, keys, count, scores, ldscores);
 }
 
 void kernel_table_init_amx(struct kernel_table *t, bool invariant) {

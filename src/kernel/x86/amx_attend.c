@@ -1,5 +1,5 @@
 /*
- * amx_attend.c - attention and index scores of one token on the tiles.
+ * amx_attend.c - attention of one token, and index scores of several, on the tiles.
  *
  * Packed keys become bf16, which holds e4m3 and e2m1 times a power of two exactly; queries and the softmax's numerators
  * are rounded to it. Attention runs through CHUNK keys at a time, 32 heads at a time:
@@ -24,7 +24,8 @@ enum {
     KEYS = 256, /* of a chunk */
     HEADS = 32, /* multiplied together */
     MOST_HEADS = 128,
-    MOST_DIM = 512
+    MOST_DIM = 512,
+    QUERY_BYTES = 1 << 19 /* of packed ones that are scored together: what half the second-level cache has room for */
 };
 
 /* 128 columns of q as pairs in the order of channels above. */
@@ -288,36 +289,54 @@ static uint32_t unpack_index(const struct strip_tables *t, const struct row_form
     return odd;
 }
 
-void amx_index_scores(const float *q, const float *w, uint32_t heads, const struct row_format *f, const void *keys,
-                      uint32_t count, float *scores, uint8_t *scratch) {
-    const uint32_t steps = f->dim / STEP;
+/* scores of up to 32 keys for one row of queries: `rows` are the keys' tiles, `packed` the queries'. */
+static void score_keys(const uint8_t *rows, const uint8_t *packed, uint32_t steps, const float *w, uint32_t heads,
+                       uint32_t count, float *matches, float *scores) {
+    MEMORY_IS_WRITTEN();
+    for (uint32_t h = 0; h < heads; h += HEADS) {
+        amx_zero_sums();
+        multiply(rows, packed + (size_t)h / 16 * steps * TILE, (size_t)steps * TILE, steps);
+        amx_keep_sums(matches + h, heads, 16);
+    }
+    MEMORY_IS_WRITTEN();
+    for (uint32_t i = 0; i < count; i += 16)
+        _mm512_mask_storeu_ps(scores + i, (__mmask16)(count - i < 16 ? (1u << (count - i)) - 1 : 0xffff),
+                              add_heads(matches + (size_t)i * heads, w, heads));
+}
+
+/* Of rows whose packed queries fit their room. */
+static void score_rows(const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *f,
+                       const uint8_t *keys, uint32_t count, float *scores, size_t ldscores, uint8_t *scratch) {
+    const uint32_t steps = f->dim / STEP, all = rows * heads;
     const size_t bytes = row_bytes(f);
-    uint8_t *packed = scratch, *rows = packed + (size_t)MOST_HEADS * MOST_DIM * 2;
-    float *matches = (float *)(void *)(rows + (size_t)32 * MOST_DIM * 2);
+    uint8_t *packed = scratch, *tiles = packed + QUERY_BYTES;
+    float *matches = (float *)(void *)(tiles + (size_t)32 * MOST_DIM * 2);
     struct strip_tables tables;
     amx_tables_init(&tables, FORMAT_FP4);
-    for (uint32_t h = 0; h < heads; h += 16)
+    for (uint32_t h = 0; h < all; h += 16)
         for (uint32_t c = 0; c < f->dim; c += STRIP)
             amx_pack_strip(amx_order(FORMAT_FP4), q + (size_t)h * f->dim + c, f->dim, 16, 16,
                            packed + ((size_t)h / 16 * steps + c / STEP) * TILE);
     _tile_loadconfig(&amx_configs[16]);
     for (uint32_t k = 0; k < count; k += 32) {
-        const uint32_t some = count - k < 32 ? count - k : 32;
-        const uint8_t *from = (const uint8_t *)keys + k * bytes;
-        uint32_t odd = unpack_index(&tables, f, bytes, from, some, rows);
-        MEMORY_IS_WRITTEN();
-        for (uint32_t h = 0; h < heads; h += HEADS) {
-            amx_zero_sums();
-            multiply(rows, packed + (size_t)h / 16 * steps * TILE, (size_t)steps * TILE, steps);
-            amx_keep_sums(matches + h, heads, 16);
-        }
-        MEMORY_IS_WRITTEN();
-        for (uint32_t i = 0; i < some; i += 16)
-            _mm512_mask_storeu_ps(scores + k + i, (__mmask16)(some - i < 16 ? (1u << (some - i)) - 1 : 0xffff),
-                                  add_heads(matches + (size_t)i * heads, w, heads));
+        const uint32_t some = least(32, count - k);
+        const uint8_t *from = keys + k * bytes;
+        uint32_t odd = unpack_index(&tables, f, bytes, from, some, tiles);
+        for (uint32_t r = 0; r < rows; r++)
+            score_keys(tiles, packed + (size_t)r * heads * f->dim * 2, steps, w + (size_t)r * heads, heads, some,
+                       matches, scores + r * ldscores + k);
         for (uint32_t i = 0; odd; i++, odd >>= 1) /* whatever keys are beside them */
             if (odd & 1)
-                index_scores_avx512(q, w, heads, f, from + i * bytes, 1, scores + k + i);
+                index_scores_avx512(q, w, rows, heads, f, from + i * bytes, 1, scores + k + i, ldscores);
     }
     _tile_release();
+}
+
+void amx_index_scores(const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *f,
+                      const void *keys, uint32_t count, float *scores, size_t ldscores, uint8_t *scratch) {
+    const size_t width = (size_t)heads * f->dim;
+    const uint32_t most = (uint32_t)(QUERY_BYTES / (2 * width));
+    for (uint32_t r = 0; r < rows; r += most)
+        score_rows(q + r * width, w + (size_t)r * heads, least(most, rows - r), heads, f, keys, count,
+                   scores + r * ldscores, ldscores, scratch);
 }

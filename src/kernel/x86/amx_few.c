@@ -2,8 +2,8 @@
  * amx_few.c - products of a few tokens: weights stream by, unpacked where they are multiplied.
  *
  * A group of two panels is unpacked a strip ahead of its use, a few rows between any two steps of multiplications, so
- * that the vector units unpack while the tile unit multiplies. It meets up to three tiles of tokens: as many sums as
- * keep a multiplication from waiting for the one before; one tile of tokens has two sets of sums for that. The bytes of
+ * that the vector units unpack while the tile unit multiplies. It meets up to three tiles of tokens, each tile of whose
+ * sums takes the steps in order: one tile of tokens waits for its sums no longer than for the unpacking. The bytes of
  * the next group are fetched meanwhile.
  */
 #include "kernel/x86/amx_tiles_internal.h"
@@ -38,8 +38,7 @@ INLINE void unpack(const struct group *g, const struct strip_tables *t, enum for
         amx_unpack_slowly(g->w, g->row + from + r, strip, tiles + (size_t)r * 64, TILE);
 }
 
-/* One step. w: the first panel's tile of it; x: the tokens' tiles, `apart` bytes between them. Steps with one tile of
- * tokens take two pairs of sums in turn. */
+/* One step. w: the first panel's tile of it; x: the tokens' tiles, `apart` bytes between them. */
 INLINE void step_1(const uint8_t *w, const uint8_t *x, size_t stride) {
     _tile_loadd(7, x, stride);
     _tile_loadd(4, w, 64);
@@ -78,9 +77,11 @@ INLINE void step_3(const uint8_t *w, const uint8_t *x, size_t apart, size_t stri
 INLINE void clear_sums(int tiles) {
     _tile_zero(0);
     _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    if (tiles == 3) {
+    if (tiles > 1) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    if (tiles > 2) {
         _tile_zero(4);
         _tile_zero(5);
     }
@@ -89,15 +90,17 @@ INLINE void clear_sums(int tiles) {
 INLINE void keep_sums(float *sums, int tiles) {
     _tile_stored(0, sums, 64);
     _tile_stored(1, sums + 256, 64);
-    _tile_stored(2, sums + 512, 64);
-    _tile_stored(3, sums + 768, 64);
-    if (tiles == 3) {
+    if (tiles > 1) {
+        _tile_stored(2, sums + 512, 64);
+        _tile_stored(3, sums + 768, 64);
+    }
+    if (tiles > 2) {
         _tile_stored(4, sums + 1024, 64);
         _tile_stored(5, sums + 1280, 64);
     }
 }
 
-/* Sums of the group: [panel] for one tile of tokens, else [tile][panel]. */
+/* Sums of the group: [tile][panel]. */
 INLINE void run_group(const struct group *g, enum format format, int tiles) {
     const uint32_t share = PANELS * PANEL / STEPS, strips = g->w->cols / STRIP;
     const size_t bytes = amx_tile_bytes(&g->packing), stride = 4 * (size_t)g->packing.across;
@@ -128,6 +131,7 @@ INLINE void run_group(const struct group *g, enum format format, int tiles) {
         }
     }
     keep_sums(g->sums, tiles);
+    MEMORY_IS_WRITTEN();
 }
 
 /* Rows of a group that begins at `row`: to the next multiple of a group's, so that blocks of scales stay whole. */

@@ -79,7 +79,8 @@ extern const struct tile_config amx_configs[17]; /* [n]: tiles 0 to 3, 6 and 7 a
 /* sums [16 rows, 16 tokens] to y [tokens][rows], `height` and `count` of them. */
 void amx_store_sums(const float *sums, uint32_t height, uint32_t count, float *y, size_t ldy);
 
-/* gemm_bf16 of up to FEW_TILES tiles of tokens, and of more. */
+/* gemm_bf16 of up to FEW_TILES tiles of tokens, and of more. Both begin a token's sum at 0 and add its row's steps to
+ * it one after another, so its bits are the same in either. */
 enum { FEW_TILES = 3 };
 void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                   size_t ldy, uint8_t *scratch);
@@ -91,7 +92,7 @@ bool amx_attends(const struct row_format *f, uint32_t heads);
 void amx_attend(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys, uint32_t count,
                 const float *sink, float scale, float *out, uint8_t *scratch);
 bool amx_scores_index(const struct row_format *f, uint32_t heads);
-void amx_index_scores(const float *q, const float *w, uint32_t heads, const struct row_format *f, const void *keys,
-                      uint32_t count, float *scores, uint8_t *scratch);
+void amx_index_scores(const float *q, const float *w, uint32_t rows, uint32_t heads, const struct row_format *f,
+                      const void *keys, uint32_t count, float *scores, size_t ldscores, uint8_t *scratch);
 
 #endif
