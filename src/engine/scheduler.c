@@ -66,8 +66,6 @@ struct sonde_scheduler {
 /* ---------------------------------------------------------------------------------------- requests */
 
 static void release(struct request *r) {
-    if (!r)
-        return;
     sequence_close(r->sequence);
     reply_close(&r->reply);
     for (size_t i = 0; r->stop && i < r->reply.generation.stop_count; i++)
@@ -95,26 +93,27 @@ static bool copy_generation(struct request *r, struct sonde_generation *g) {
     return true;
 }
 
-static int new_request(sonde_scheduler *s, const struct sonde_request *q, struct request **request,
-                       struct sonde_error *e) {
+/* NULL: *rc says why. */
+static struct request *new_request(const sonde_scheduler *s, const struct sonde_request *q, int *rc,
+                                   struct sonde_error *e) {
     struct request *r = calloc(1, sizeof(*r));
+    *rc = r ? reply_open(&r->reply, s->m, &q->generation, e) : err_memory(e);
     if (!r)
-        return err_memory(e);
-    int rc = reply_open(&r->reply, s->m, &q->generation, e);
+        return NULL;
     r->done = q->done;
+    r->submitted = clock_seconds();
     r->count = r->prompt = q->count;
     r->room = q->count + 256;
     r->ids = malloc((r->room + MODEL_MOST_DRAFTS) * sizeof(*r->ids));
     r->logits = malloc((1 + s->drafts) * s->vocab * sizeof(*r->logits));
-    if (!rc && (!r->ids || !r->logits || !copy_generation(r, &r->reply.generation)))
-        rc = err_memory(e);
-    if (rc) {
+    if (!*rc && (!r->ids || !r->logits || !copy_generation(r, &r->reply.generation)))
+        *rc = err_memory(e);
+    if (*rc) {
         release(r);
-        return rc;
+        return NULL;
     }
     memcpy(r->ids, q->prompt, q->count * sizeof(*r->ids));
-    *request = r;
-    return SONDE_OK;
+    return r;
 }
 
 static bool append(struct request *r, int32_t id) {
@@ -486,23 +485,26 @@ static int check_request(const sonde_scheduler *s, const struct sonde_request *q
     return SONDE_OK;
 }
 
-int sonde_scheduler_submit(sonde_scheduler *s, const struct sonde_request *request, uint64_t *id,
-                           struct sonde_error *error) {
-    struct request *r = NULL;
-    int rc = check_request(s, request, error);
-    rc = rc ? rc : new_request(s, request, &r, error);
-    if (rc)
-        return rc;
-    r->submitted = clock_seconds();
+/* Behind all others that wait; returns the id it gets. */
+static uint64_t put_last(sonde_scheduler *s, struct request *r) {
     pthread_mutex_lock(&s->lock);
-    *id = r->id = s->next_id++;
     struct request **at = &s->waiting;
+    uint64_t id = r->id = s->next_id++;
     while (*at)
         at = &(*at)->next;
     *at = r;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    return SONDE_OK;
+    return id;
+}
+
+int sonde_scheduler_submit(sonde_scheduler *s, const struct sonde_request *request, uint64_t *id,
+                           struct sonde_error *error) {
+    int rc = check_request(s, request, error);
+    struct request *r = rc ? NULL : new_request(s, request, &rc, error);
+    if (r)
+        *id = put_last(s, r);
+    return rc;
 }
 
 void sonde_scheduler_cancel(sonde_scheduler *s, uint64_t id) {
