@@ -8,6 +8,7 @@
 #define BASE_BASE_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -162,6 +163,10 @@ uint64_t memory_total(void);
 int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e);
 
 /* -------------------------------------------------------------------------------------- workers */
+
+/* pthread_create() of a thread that takes no signals, which are for the program's own threads, but those that an
+ * instruction of it raises. Returns what pthread_create() does. */
+int thread_create(pthread_t *thread, void *(*run)(void *context), void *context);
 
 /*
  * A thread pool that runs one region at a time: the same function on every worker, the caller being worker 0.

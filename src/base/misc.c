@@ -1,5 +1,6 @@
-/* misc.c - JSON in, time, chance, and what the public header keeps with no better home. */
+/* misc.c - JSON in, time, chance, threads, and what the public header keeps with no better home. */
 #define _POSIX_C_SOURCE 200809L
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -50,6 +51,18 @@ uint64_t rng_u64(struct rng *r) {
 
 double rng_unit(struct rng *r) {
     return (double)(rng_u64(r) >> 11) * 0x1p-53;
+}
+
+int thread_create(pthread_t *thread, void *(*run)(void *context), void *context) {
+    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t none, before;
+    sigfillset(&none);
+    for (size_t i = 0; i < COUNT_OF(raised); i++)
+        sigdelset(&none, raised[i]);
+    pthread_sigmask(SIG_SETMASK, &none, &before);
+    int failed = pthread_create(thread, NULL, run, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
 }
 
 void sonde_free(void *memory) {

@@ -27,9 +27,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <math.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,23 +254,15 @@ static void *lines(size_t bytes) {
     return memory ? memset(memory, 0, whole) : NULL;
 }
 
-/* Helpers take no signals, which are for the program's own threads, but those that an instruction of theirs raises. */
 static int make_helpers(struct pool *pool, struct sonde_error *e) {
-    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t none, before;
-    sigfillset(&none);
-    for (size_t i = 0; i < COUNT_OF(raised); i++)
-        sigdelset(&none, raised[i]);
-    pthread_sigmask(SIG_SETMASK, &none, &before);
     int failed = 0;
     while (!failed && pool->helpers < pool->workers - 1) {
         struct helper *h = &pool->helper[pool->helpers];
         *h = (struct helper){.pool = pool, .worker = pool->helpers + 1};
-        failed = pthread_create(&h->thread, NULL, help, h);
+        failed = thread_create(&h->thread, help, h);
         if (!failed)
             pool->helpers++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     errno = failed;
     return failed ? err_system(e, "no thread for worker %u of %u", pool->helpers + 1, pool->workers) : SONDE_OK;
 }

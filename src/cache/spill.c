@@ -18,8 +18,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -237,17 +235,9 @@ static int scan(struct spill *s, struct sonde_error *e) {
     return SONDE_OK;
 }
 
-/* The thread takes no signals, which are for the program's own, but those that an instruction of it raises. */
 static int start(struct spill *s, struct sonde_error *e) {
-    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t none, before;
-    sigfillset(&none);
-    for (size_t i = 0; i < COUNT_OF(raised); i++)
-        sigdelset(&none, raised[i]);
-    pthread_sigmask(SIG_SETMASK, &none, &before);
-    errno = pthread_create(&s->thread, NULL, write_queue, s);
+    errno = thread_create(&s->thread, write_queue, s);
     s->threaded = errno == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return s->threaded ? SONDE_OK : err_system(e, "%s: no thread to write it", s->directory.path);
 }
 
