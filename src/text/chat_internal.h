@@ -14,8 +14,7 @@
 #ifndef TEXT_CHAT_INTERNAL_H
 #define TEXT_CHAT_INTERNAL_H
 
-#include "base/base.h"
-#include "text/json_internal.h"
+#include "text/text.h"
 
 #define TEXT_BEGIN      "<｜begin▁of▁sentence｜>"
 #define TEXT_END        "<｜end▁of▁sentence｜>"

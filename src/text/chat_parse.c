@@ -29,7 +29,6 @@
 #include <string.h>
 
 #include "text/chat_internal.h"
-#include "text/json_internal.h"
 #include "text/text_internal.h"
 
 enum part_kind { PART_TEXT, PART_CALL, PART_BAD };

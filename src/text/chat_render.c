@@ -22,8 +22,6 @@
 #include <string.h>
 
 #include "text/chat_internal.h"
-#include "text/json_internal.h"
-#include "text/text.h"
 
 struct rendering {
     struct buf out;

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "text/chat_internal.h"
-#include "text/json_internal.h"
 
 static const char *const role_names[ROLE_COUNT] = {"system",          "user",     "assistant", "tool",
                                                    "latest_reminder", "developer"};

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/json_internal.h"
 #include "text/text_internal.h"
 
 enum { BLOCK = 128 };

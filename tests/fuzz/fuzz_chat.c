@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/json_internal.h"
 #include "text/text_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

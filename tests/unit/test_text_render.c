@@ -6,7 +6,6 @@
 
 #include "test.h"
 
-#include "text/json_internal.h"
 #include "text/text.h"
 
 #define GOLDEN    "tests/golden/text/chat.json"
