@@ -31,7 +31,8 @@ struct round {
     double seconds, first, longest, typical; /* worst first token and gap of any; mean gap */
 };
 
-static int take_token(void *context, int32_t id) {
+static int take_token(void *context, int32_t id, const float *logits) {
+    (void)logits;
     struct one *o = context;
     double now = clock_seconds();
     (void)id;

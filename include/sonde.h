@@ -192,15 +192,22 @@ SONDE_API const int32_t *sonde_session_tokens(const sonde_session *session, size
 
 /* ----------------------------------------------------------------------------------- sampling */
 
+struct sonde_bias {
+    int32_t id;
+    float value;
+};
+
 struct sonde_sampling {
-    float temperature;        /* >= 0; 0 is greedy: the largest logit, the lowest id among equals */
-    uint32_t top_k;           /* keep the k most likely; 0: all */
-    float top_p;              /* keep the fewest tokens whose probabilities reach p, 0 < p <= 1; 1: all */
-    float min_p;              /* drop what is less than min_p times as likely as the best, 0 to 1; 0: none */
-    float repetition_penalty; /* > 0; divides positive logits of seen tokens, multiplies negative; 1: off */
-    float presence_penalty;   /* subtracted from the logit of every token generated before, once */
-    float frequency_penalty;  /* ... and once for each time it was */
-    uint64_t seed;            /* same seed, same text */
+    float temperature;             /* >= 0; 0 is greedy: the largest logit, the lowest id among equals */
+    uint32_t top_k;                /* keep the k most likely; 0: all */
+    float top_p;                   /* keep the fewest tokens whose probabilities reach p, 0 < p <= 1; 1: all */
+    float min_p;                   /* drop what is less than min_p times as likely as the best, 0 to 1; 0: none */
+    float repetition_penalty;      /* > 0; divides positive logits of seen tokens, multiplies negative; 1: off */
+    float presence_penalty;        /* subtracted from the logit of every token generated before, once */
+    float frequency_penalty;       /* ... and once for each time it was */
+    uint64_t seed;                 /* same seed, same text */
+    const struct sonde_bias *bias; /* added to the logits of these tokens, finite; first of all */
+    size_t bias_count;
 };
 
 /* Temperature 1, everything else off, seed 0. */
@@ -210,8 +217,8 @@ SONDE_API void sonde_sampling_default(struct sonde_sampling *sampling);
  * do_sample), over the defaults above; the seed stays 0. */
 SONDE_API void sonde_model_sampling(const sonde_model *model, struct sonde_sampling *sampling);
 
-/* A sampler draws tokens and remembers them for the penalties. vocab: V. Order: penalties, temperature,
- * top_k, top_p, min_p, draw. Errors: ARGUMENT (names the field), MEMORY. */
+/* A sampler draws tokens and remembers them for the penalties. vocab: V. Order: bias, penalties, temperature,
+ * top_k, top_p, min_p, draw. What *sampling points to is copied. Errors: ARGUMENT (names the field), MEMORY. */
 SONDE_API int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t vocab, sonde_sampler **sampler,
                                  struct sonde_error *error);
 SONDE_API void sonde_sampler_close(sonde_sampler *sampler);
@@ -219,6 +226,15 @@ SONDE_API void sonde_sampler_close(sonde_sampler *sampler);
 /* Draws a token from logits [V], which stay as they are, and remembers it. NaN is never drawn, unless
  * nothing else is left; of infinite logits one is. */
 SONDE_API int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits);
+
+/* Natural logarithms of the probabilities that logits [V] give, at temperature 1 and with nothing cut: of `id` into
+ * *own, and the `count` <= V likeliest tokens, best first, the lower id first among equals. */
+struct sonde_logprob {
+    int32_t id;
+    float logprob;
+};
+SONDE_API void sonde_logprobs(const float *logits, uint32_t vocab, int32_t id, float *own, struct sonde_logprob *top,
+                              uint32_t count);
 
 /* Remembers a token of the prompt: repetition_penalty counts it, the other penalties do not. */
 SONDE_API void sonde_sampler_prompt(sonde_sampler *sampler, int32_t id);
@@ -325,8 +341,15 @@ struct sonde_generation {
     int (*text)(void *context, const char *text, size_t bytes);
     /* While the prompt is read: `done` of `total` tokens; nonzero stops. May be NULL. */
     int (*progress)(void *context, size_t done, size_t total);
-    /* Each token of the answer, the end token not, before its text; nonzero stops. May be NULL. */
-    int (*token)(void *context, int32_t id);
+    /* Which ids may be drawn next: bit id % 32 of word id / 32, [ceil(V / 32)], read before any other call; NULL: all.
+     * Ids that end the answer are no exception. May be NULL. */
+    const uint32_t *(*allowed)(void *context);
+    /* Each token of the answer, the end token not, before its text, and the logits [V] it was drawn from; nonzero
+     * stops. May be NULL. */
+    int (*token)(void *context, int32_t id, const float *logits);
+    /* While the prompt is read: logits [V] after its token at `position`, in order, once each; of none that is taken
+     * up from what is remembered. Costs a head for every token. May be NULL. */
+    void (*prompt)(void *context, uint64_t position, const float *logits);
     uint32_t reuse; /* 1: take up what is remembered of the prompt, and remember prompt and answer */
 };
 

@@ -27,6 +27,9 @@ struct sonde_session {
 /* sampling.c: every field in its range. Errors: ARGUMENT (names the field). */
 int sampling_check(const struct sonde_sampling *s, struct sonde_error *e);
 
+/* sonde_sampler_draw() among the ids whose bits are set; allowed NULL: all. */
+int32_t sampler_draw_among(sonde_sampler *sampler, const float *logits, const uint32_t *allowed);
+
 /* ----------------------------------------------------------------------------------------- store */
 
 /*

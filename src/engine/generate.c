@@ -8,10 +8,18 @@ static int on_progress(void *context, size_t done, size_t total) {
     return r->cancelled;
 }
 
+static int on_prompt(void *context, uint64_t position, const float *logits) {
+    struct reply *r = context;
+    r->generation.prompt(r->generation.context, position, logits);
+    return 0;
+}
+
 /* What is remembered of the prompt is taken up, the rest is read. */
 static int read_prompt(struct reply *r, sonde_session *session, const int32_t *prompt, size_t count,
                        struct sonde_error *e) {
     struct sonde_observer observer = {.context = r, .progress = on_progress};
+    if (r->generation.prompt)
+        observer.logits = on_prompt;
     struct recalled known = {0};
     bool remembers = r->generation.reuse;
     if (remembers && sequence_length(session->sequence) == 0)

@@ -109,10 +109,10 @@ static bool over(struct reply *r) {
     return true;
 }
 
-static int show(struct reply *r, int32_t id, struct sonde_error *e) {
+static int show(struct reply *r, int32_t id, const float *logits, struct sonde_error *e) {
     const char *text;
     size_t bytes;
-    if (r->generation.token && r->generation.token(r->generation.context, id))
+    if (r->generation.token && r->generation.token(r->generation.context, id, logits))
         r->cancelled = true;
     if (!r->decoder)
         return SONDE_OK;
@@ -128,13 +128,14 @@ int reply_draw(struct reply *r, const float *logits, int32_t *id, struct sonde_e
     *id = -1;
     if (over(r))
         return SONDE_OK;
-    int32_t drawn = sonde_sampler_draw(r->sampler, logits);
+    const struct sonde_generation *g = &r->generation;
+    int32_t drawn = sampler_draw_among(r->sampler, logits, g->allowed ? g->allowed(g->context) : NULL);
     if (is_end(r, drawn)) {
         r->result.finish = SONDE_FINISH_END;
         return SONDE_OK;
     }
     r->result.generated_tokens++;
-    int rc = show(r, drawn, e);
+    int rc = show(r, drawn, logits, e);
     if (!rc && !over(r))
         *id = drawn;
     return rc;

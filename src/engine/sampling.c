@@ -20,6 +20,7 @@ struct candidate {
 
 struct sonde_sampler {
     struct sonde_sampling sampling;
+    struct sonde_bias *bias; /* the sampler's own */
     uint32_t vocab;
     struct rng rng;
     float *logits;                /* [V] after penalties */
@@ -51,6 +52,10 @@ int sampling_check(const struct sonde_sampling *s, struct sonde_error *e) {
         if (!fields[i].good)
             return err_set(e, SONDE_ERROR_ARGUMENT, "%s is %g, expected %s", fields[i].name, (double)fields[i].value,
                            fields[i].expected);
+    for (size_t i = 0; i < s->bias_count; i++)
+        if (!isfinite(s->bias[i].value))
+            return err_set(e, SONDE_ERROR_ARGUMENT, "the bias of token %d is %g, expected a finite number",
+                           (int)s->bias[i].id, (double)s->bias[i].value);
     return SONDE_OK;
 }
 
@@ -71,10 +76,14 @@ int sonde_sampler_open(const struct sonde_sampling *sampling, uint32_t vocab, so
     s->candidates = calloc(vocab, sizeof(*s->candidates));
     s->generated = calloc(vocab, sizeof(*s->generated));
     s->seen = calloc(vocab, sizeof(*s->seen));
-    if (!s->logits || !s->candidates || !s->generated || !s->seen) {
+    s->bias = calloc(sampling->bias_count + 1, sizeof(*s->bias));
+    if (!s->logits || !s->candidates || !s->generated || !s->seen || !s->bias) {
         sonde_sampler_close(s);
         return err_memory(error);
     }
+    if (sampling->bias_count)
+        memcpy(s->bias, sampling->bias, sampling->bias_count * sizeof(*s->bias));
+    s->sampling.bias = s->bias;
     *sampler = s;
     return SONDE_OK;
 }
@@ -86,6 +95,7 @@ void sonde_sampler_close(sonde_sampler *sampler) {
     free(sampler->candidates);
     free(sampler->generated);
     free(sampler->seen);
+    free(sampler->bias);
     free(sampler);
 }
 
@@ -96,6 +106,9 @@ void sonde_sampler_prompt(sonde_sampler *sampler, int32_t id) {
 
 static void penalise(sonde_sampler *s) {
     const struct sonde_sampling *p = &s->sampling;
+    for (size_t i = 0; i < p->bias_count; i++)
+        if (p->bias[i].id >= 0 && (uint32_t)p->bias[i].id < s->vocab)
+            s->logits[p->bias[i].id] += p->bias[i].value;
     for (uint32_t i = 0; i < s->vocab; i++) {
         float *logit = &s->logits[i];
         if (s->seen[i])
@@ -199,11 +212,52 @@ static int32_t draw(sonde_sampler *s) {
     return last;
 }
 
-int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits) {
+static void forbid(sonde_sampler *s, const uint32_t *allowed) {
+    for (uint32_t i = 0; i < s->vocab; i++)
+        if (!(allowed[i / 32] >> i % 32 & 1))
+            s->logits[i] = -INFINITY;
+}
+
+int32_t sampler_draw_among(sonde_sampler *sampler, const float *logits, const uint32_t *allowed) {
     memcpy(sampler->logits, logits, sampler->vocab * sizeof(*logits));
     penalise(sampler);
+    if (allowed)
+        forbid(sampler, allowed);
     int32_t id = sampler->sampling.temperature > 0 ? draw(sampler) : greedy(sampler->logits, sampler->vocab);
     sampler->seen[id] = 1;
     sampler->generated[id]++;
     return id;
+}
+
+int32_t sonde_sampler_draw(sonde_sampler *sampler, const float *logits) {
+    return sampler_draw_among(sampler, logits, NULL);
+}
+
+/* ----------------------------------------------------------------------------------- probabilities */
+
+/* Puts a token where it belongs among the `count` best so far, if it does. */
+static void rank(struct sonde_logprob *top, uint32_t count, int32_t id, float logit) {
+    if (!count || !(logit > top[count - 1].logprob))
+        return;
+    uint32_t at = count - 1;
+    for (; at > 0 && logit > top[at - 1].logprob; at--)
+        top[at] = top[at - 1];
+    top[at] = (struct sonde_logprob){id, logit};
+}
+
+void sonde_logprobs(const float *logits, uint32_t vocab, int32_t id, float *own, struct sonde_logprob *top,
+                    uint32_t count) {
+    float best = logits[greedy(logits, vocab)];
+    double sum = 0;
+    for (uint32_t i = 0; i < count; i++)
+        top[i] = (struct sonde_logprob){-1, -INFINITY};
+    for (uint32_t i = 0; i < vocab; i++) {
+        if (!isnan(logits[i]))
+            sum += exp((double)logits[i] - (double)best);
+        rank(top, count, (int32_t)i, logits[i]);
+    }
+    double base = (double)best + log(sum);
+    *own = (float)((double)logits[id] - base);
+    for (uint32_t i = 0; i < count; i++)
+        top[i].logprob = (float)((double)top[i].logprob - base);
 }

@@ -32,6 +32,7 @@ struct request {
     uint64_t count, room, prompt;
     struct sequence *sequence; /* NULL while waiting */
     float *logits;             /* [1 + drafts, V] */
+    uint64_t shown;            /* tokens of the prompt whose logits the caller has seen */
     uint64_t fork, pause;      /* where to keep a snapshot on the way; where the next is */
     uint32_t drafts;           /* behind ids: guesses, of which the next step tells how many are right */
     uint64_t need;             /* tokens up to the pause */
@@ -88,6 +89,8 @@ static bool copy_generation(struct request *r, struct sonde_generation *g) {
     for (size_t i = 0; i < g->stop_count; i++)
         if (!(r->stop[i] = strdup(g->stop[i])))
             return false;
+    g->sampling.bias = NULL; /* the sampler has its own */
+    g->sampling.bias_count = 0;
     g->end = r->end;
     g->stop = (const char *const *)r->stop;
     return true;
@@ -307,13 +310,17 @@ static bool is_writing(const struct request *r) {
     return r->answering > 0 && left_of(r) == 1;
 }
 
+static bool shows_prompt(const struct request *r) {
+    return r->reply.generation.prompt && r->shown < r->prompt;
+}
+
 static void add_span(sonde_scheduler *s, struct request *r, uint64_t count) {
     r->planned = (uint32_t)count;
     s->of_span[s->span_count] = r;
     s->spans[s->span_count++] = (struct model_span){.sequence = r->sequence,
                                                     .ids = r->ids + sequence_length(r->sequence),
                                                     .count = r->planned,
-                                                    .all = r->drafts > 0,
+                                                    .all = r->drafts > 0 || shows_prompt(r),
                                                     .draft = r->drafts > 0};
 }
 
@@ -375,13 +382,17 @@ static void on_logits(void *context, uint32_t span, uint64_t position, const flo
     sonde_scheduler *s = context;
     struct request *r = s->of_span[span];
     uint64_t row = r->drafts ? position - sequence_length(r->sequence) : 0;
+    if (shows_prompt(r) && position >= r->shown) {
+        r->shown = position + 1;
+        r->reply.generation.prompt(r->reply.generation.context, position, logits);
+    }
     memcpy(r->logits + row * s->vocab, logits, s->vocab * sizeof(*logits));
 }
 
 /* True if a span of the step is the last of its ids. */
 static bool wants_logits(const sonde_scheduler *s) {
     for (uint32_t i = 0; i < s->span_count; i++)
-        if (s->spans[i].count >= left_of(s->of_span[i]))
+        if (s->spans[i].count >= left_of(s->of_span[i]) || shows_prompt(s->of_span[i]))
             return true;
     return false;
 }

@@ -226,6 +226,44 @@ static void test_options__out_of_range_are_named(void **state) {
     refused(s, "frequency_penalty is inf, expected a finite number");
 }
 
+static void test_bias__is_added_first(void **state) {
+    (void)state;
+    float flat[VOCAB] = {0};
+    struct sonde_bias bias[] = {{3, 5}, {4, 6}, {-1, 50}, {VOCAB, 50}};
+    struct sonde_sampling s = plain();
+    s.temperature = 0;
+    s.bias = bias;
+    s.bias_count = 4;
+    s.presence_penalty = 2;
+    sonde_sampler *x = sampler(s);
+    memset(bias, 0, sizeof(bias)); /* it has its own */
+    assert_int_equal(sonde_sampler_draw(x, flat), 4);
+    assert_int_equal(sonde_sampler_draw(x, flat), 3);
+    sonde_sampler_close(x);
+    bias[0].value = NAN;
+    refused(s, "the bias of token 0 is nan, expected a finite number");
+}
+
+static void test_logprobs__are_of_the_softmax(void **state) {
+    (void)state;
+    float row[VOCAB], own;
+    double sum = 0;
+    for (int i = 0; i < VOCAB; i++) {
+        row[i] = (float)((i * 7) % VOCAB) / 4;
+        sum += exp((double)row[i]);
+    }
+    row[2] = row[5];
+    sum += exp((double)row[5]) - exp(14 % VOCAB / 4.0);
+    struct sonde_logprob top[VOCAB];
+    sonde_logprobs(row, VOCAB, 3, &own, top, VOCAB);
+    assert_float_equal(own, (double)row[3] - log(sum), 1e-5);
+    for (int i = 0; i < VOCAB; i++) {
+        assert_float_equal(top[i].logprob, (double)row[top[i].id] - log(sum), 1e-5);
+        assert_true(!i || top[i].logprob < top[i - 1].logprob ||
+                    (top[i].logprob == top[i - 1].logprob && top[i].id > top[i - 1].id));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy__takes_the_lowest_of_the_largest),
@@ -238,6 +276,8 @@ int main(void) {
         cmocka_unit_test(test_penalties__count_what_they_say),
         cmocka_unit_test(test_seed__gives_the_same_again),
         cmocka_unit_test(test_options__out_of_range_are_named),
+        cmocka_unit_test(test_bias__is_added_first),
+        cmocka_unit_test(test_logprobs__are_of_the_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

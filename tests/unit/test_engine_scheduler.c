@@ -26,7 +26,8 @@ struct asked {
     struct sonde_error error;
 };
 
-static int take_token(void *context, int32_t id) {
+static int take_token(void *context, int32_t id, const float *logits) {
+    (void)logits;
     struct asked *a = context;
     a->drawn[a->drawn_count++] = id;
     return a->stop_after && a->drawn_count == a->stop_after;
@@ -443,6 +444,108 @@ static void test_threads__submit_while_it_steps(void **state) {
     sonde_model_close(m);
 }
 
+/* ----------------------------------------------------------------------------------------------- hooks */
+
+struct hooked {
+    struct asked *asked;
+    uint32_t bits[VOCAB / 32];
+    uint64_t shown;
+    float *rows; /* logits of the prompt, to compare with */
+    float worst;
+};
+
+static const uint32_t *only_these(void *context) {
+    struct hooked *h = context;
+    return h->bits;
+}
+
+static int hooked_token(void *context, int32_t id, const float *logits) {
+    struct hooked *h = context;
+    assert_true(h->bits[id / 32] >> id % 32 & 1);
+    for (int32_t i = 0; i < VOCAB; i++) /* greedy: the likeliest that may be */
+        assert_false((h->bits[i / 32] >> i % 32 & 1) && logits[i] > logits[id]);
+    return take_token(h->asked, id, logits);
+}
+
+static void hooked_done(void *context, int code, const struct sonde_generated *result,
+                        const struct sonde_error *error) {
+    struct hooked *h = context;
+    take_done(h->asked, code, result, error);
+}
+
+static void hooked_prompt(void *context, uint64_t position, const float *logits) {
+    struct hooked *h = context;
+    assert_int_equal(position, h->shown++);
+    for (uint32_t i = 0; i < VOCAB; i++) {
+        float off = logits[i] - h->rows[position * VOCAB + i];
+        h->worst = off > h->worst ? off : -off > h->worst ? -off : h->worst;
+    }
+}
+
+static int keep_row(void *context, uint64_t position, const float *logits) {
+    struct hooked *h = context;
+    memcpy(h->rows + position * VOCAB, logits, VOCAB * sizeof(*logits));
+    return 0;
+}
+
+static void check_allowed(uint32_t drafts) {
+    sonde_model *m = open_model("c", 64, 0);
+    sonde_scheduler *s = open_scheduler(m, 4, 0, drafts);
+    struct asked *other = ask(2, 30);
+    struct hooked h = {.asked = ask(1, 40), .bits = {1u << 5 | 1u << 9, 0, 1u << 31}};
+    struct sonde_request r = request_of(h.asked, 30, 0), plain = request_of(other, 30, 0);
+    r.generation.context = &h;
+    r.generation.progress = NULL;
+    r.generation.allowed = only_these;
+    r.generation.token = hooked_token;
+    r.done = hooked_done;
+    submit(s, h.asked, &r);
+    submit(s, other, &plain);
+    run_all(s);
+    assert_int_equal(h.asked->drawn_count, 30);
+    free(h.asked);
+    free(other);
+    sonde_scheduler_close(s);
+    sonde_model_close(m);
+}
+
+static void test_allowed__nothing_else_is_drawn(void **state) {
+    (void)state;
+    check_allowed(0);
+    check_allowed(3);
+}
+
+static void test_prompt__shows_the_logits_of_every_token(void **state) {
+    (void)state;
+    sonde_model *m = open_model("c", 32, 0);
+    sonde_scheduler *s = open_scheduler(m, 4, 0, 0);
+    struct hooked h = {.asked = ask(3, 150), .rows = malloc(150 * VOCAB * sizeof(float))};
+    assert_non_null(h.rows);
+    struct sonde_observer observer = {.context = &h, .logits = keep_row};
+    sonde_session *session = NULL;
+    CHECKED(sonde_session_open(m, NULL, &session, &error));
+    CHECKED(sonde_session_observe(session, h.asked->prompt, h.asked->count, &observer, &error));
+    struct sonde_request r = request_of(h.asked, 3, 0);
+    r.generation.context = &h;
+    r.generation.progress = NULL;
+    r.generation.token = NULL;
+    r.generation.prompt = hooked_prompt;
+    r.done = hooked_done;
+    submit(s, h.asked, &r);
+    run_all(s);
+    assert_int_equal(h.shown, 150);
+    assert_true(h.worst == 0);
+    h.shown = 0;
+    sonde_session_reset(session);
+    CHECKED(sonde_generate(session, h.asked->prompt, h.asked->count, &r.generation, NULL, &error));
+    assert_int_equal(h.shown, 150);
+    sonde_session_close(session);
+    free(h.rows);
+    free(h.asked);
+    sonde_scheduler_close(s);
+    sonde_model_close(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together__as_alone),
@@ -458,6 +561,8 @@ int main(void) {
         cmocka_unit_test(test_close__cancels_what_is_left),
         cmocka_unit_test(test_options__out_of_range),
         cmocka_unit_test(test_threads__submit_while_it_steps),
+        cmocka_unit_test(test_allowed__nothing_else_is_drawn),
+        cmocka_unit_test(test_prompt__shows_the_logits_of_every_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
