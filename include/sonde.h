@@ -335,6 +335,7 @@ struct sonde_generation {
     uint32_t ignore_end;     /* 1: no id ends it: for measuring */
     const char *const *stop; /* stop strings, not empty ones; the text ends before the first that appears */
     size_t stop_count;
+    const char *stop_behind; /* they count only behind the first place of this, "</think>" say; NULL: everywhere */
     void *context;
     /* A piece of the answer, whole UTF-8, terminated; nonzero stops. Text that could begin a stop string
      * is held back until it is clear. May be NULL. */
@@ -361,6 +362,7 @@ struct sonde_generated {
     size_t prompt_tokens;    /* that this call added to the session, reused ones among them */
     size_t reused_tokens;    /* of these taken up from what was remembered */
     size_t generated_tokens; /* without the end token */
+    size_t stop;             /* which stop string came, for SONDE_FINISH_STOP */
     double prompt_seconds, generate_seconds;
 };
 

@@ -84,6 +84,7 @@ struct reply {
     sonde_sampler *sampler;
     sonde_decoder *decoder; /* NULL: the model has no tokenizer */
     struct buf held;        /* text that could begin a stop string */
+    bool armed;             /* stop strings count by now */
     bool stopped;           /* a stop string came */
     bool cancelled;         /* a callback said so */
     struct sonde_generated result;

@@ -16,24 +16,32 @@ void sonde_generation_default(struct sonde_generation *generation) {
 
 /* ------------------------------------------------------------------------------------------ text */
 
-/* First place in text at which a stop string begins; `bytes` if none does. */
-static size_t find_stop(const struct sonde_generation *g, const char *text, size_t bytes) {
+/* First place in text at which a stop string begins, and which; `bytes` if none does. */
+static size_t find_stop(const struct sonde_generation *g, const char *text, size_t bytes, size_t *which) {
     size_t first = bytes;
     for (size_t i = 0; i < g->stop_count; i++) {
         const char *at = memmem(text, bytes, g->stop[i], strlen(g->stop[i]));
-        if (at && (size_t)(at - text) < first)
+        if (at && (size_t)(at - text) < first) {
             first = (size_t)(at - text);
+            *which = i;
+        }
     }
     return first;
 }
 
-/* Length of the longest end of text that begins a stop string. */
+/* Length of the longest end of text that begins a word without being it. */
+static size_t could_begin(const char *word, const char *text, size_t bytes) {
+    size_t n = min_u64(bytes, strlen(word) - 1);
+    while (n && memcmp(text + bytes - n, word, n) != 0)
+        n--;
+    return n;
+}
+
+/* ... that begins a stop string. */
 static size_t could_stop(const struct sonde_generation *g, const char *text, size_t bytes) {
     size_t longest = 0;
     for (size_t i = 0; i < g->stop_count; i++)
-        for (size_t n = min_u64(bytes, strlen(g->stop[i]) - 1); n > longest; n--)
-            if (memcmp(text + bytes - n, g->stop[i], n) == 0)
-                longest = n;
+        longest = max_u64(longest, could_begin(g->stop[i], text, bytes));
     return longest;
 }
 
@@ -52,11 +60,24 @@ static void send(struct reply *r, size_t n) {
     }
 }
 
+/* Sends what is before stop strings count, and the mark itself. True: they do. */
+static bool arm(struct reply *r, bool last) {
+    const char *mark = r->generation.stop_behind;
+    if (r->armed || !mark || !r->held.len)
+        return r->armed = r->armed || !mark;
+    const char *at = memmem(r->held.data, r->held.len, mark, strlen(mark));
+    r->armed = at != NULL;
+    send(r, at     ? (size_t)(at - r->held.data) + strlen(mark)
+            : last ? r->held.len
+                   : r->held.len - could_begin(mark, r->held.data, r->held.len));
+    return r->armed;
+}
+
 static void take_text(struct reply *r, const char *text, size_t bytes, bool last) {
     buf_append(&r->held, text, bytes);
-    if (r->held.failed || r->stopped)
+    if (r->held.failed || r->stopped || !arm(r, last))
         return;
-    size_t stop = find_stop(&r->generation, r->held.data, r->held.len);
+    size_t stop = find_stop(&r->generation, r->held.data, r->held.len, &r->result.stop);
     r->stopped = stop < r->held.len;
     send(r, r->stopped || last ? stop : r->held.len - could_stop(&r->generation, r->held.data, r->held.len));
 }
@@ -69,6 +90,8 @@ static int check(const sonde_model *model, const struct sonde_generation *g, str
     for (size_t i = 0; i < g->stop_count; i++)
         if (!g->stop[i] || !*g->stop[i])
             return err_set(e, SONDE_ERROR_ARGUMENT, "stop string %zu is empty", i);
+    if (g->stop_behind && !*g->stop_behind)
+        return err_set(e, SONDE_ERROR_ARGUMENT, "stop_behind is empty");
     return SONDE_OK;
 }
 

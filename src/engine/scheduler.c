@@ -25,7 +25,7 @@ struct request {
     atomic_bool cancelled;
     struct reply reply;
     void (*done)(void *context, int code, const struct sonde_generated *result, const struct sonde_error *error);
-    char **stop;
+    char **stop, *behind;
     int32_t *end;
 
     int32_t *ids; /* [count], and behind them drafts */
@@ -72,6 +72,7 @@ static void release(struct request *r) {
     for (size_t i = 0; r->stop && i < r->reply.generation.stop_count; i++)
         free(r->stop[i]);
     free(r->stop);
+    free(r->behind);
     free(r->end);
     free(r->ids);
     free(r->logits);
@@ -82,7 +83,8 @@ static void release(struct request *r) {
 static bool copy_generation(struct request *r, struct sonde_generation *g) {
     r->end = malloc((g->end_count + 1) * sizeof(*r->end));
     r->stop = calloc(g->stop_count + 1, sizeof(*r->stop));
-    if (!r->end || !r->stop)
+    r->behind = g->stop_behind ? strdup(g->stop_behind) : NULL;
+    if (!r->end || !r->stop || (g->stop_behind && !r->behind))
         return false;
     if (g->end_count)
         memcpy(r->end, g->end, g->end_count * sizeof(*r->end));
@@ -91,6 +93,7 @@ static bool copy_generation(struct request *r, struct sonde_generation *g) {
             return false;
     g->sampling.bias = NULL; /* the sampler has its own */
     g->sampling.bias_count = 0;
+    g->stop_behind = r->behind;
     g->end = r->end;
     g->stop = (const char *const *)r->stop;
     return true;

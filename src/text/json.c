@@ -335,6 +335,24 @@ bool jnode_says(const struct jnode *node, const char *text) {
     return jnode_is(node, JNODE_STRING) && node->length == strlen(text) && memcmp(node->text, text, node->length) == 0;
 }
 
+/* Numbers are read and printed with a point whatever the program's locale has. */
+static double number_of(const char *lexeme) {
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    locale_t before = uselocale(c);
+    double x = strtod(lexeme, NULL);
+    uselocale(before);
+    if (c)
+        freelocale(c);
+    return x;
+}
+
+bool jnode_number(const struct jnode *node, double *value) {
+    if (!jnode_is(node, JNODE_NUMBER))
+        return false;
+    *value = number_of(node->text);
+    return true;
+}
+
 bool jnode_truth(const struct jnode *node) {
     if (!node)
         return false;
@@ -392,7 +410,7 @@ static void write_finite(struct buf *b, double x) {
         buf_printf(b, "%.*f%s", precision > exponent ? precision - exponent : 0, x, precision > exponent ? "" : ".0");
 }
 
-/* Numbers are read and printed with a point whatever the program's locale has. */
+/* The same when printed. */
 static void write_float(struct buf *b, const char *lexeme) {
     locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     locale_t before = uselocale(c);

@@ -50,6 +50,9 @@ const struct jnode *jnode_get(const struct jnode *object, const char *key);
 /* What Python takes for true: neither null, false, 0, "" nor empty; NULL is not. */
 bool jnode_truth(const struct jnode *node);
 
+/* The value of a number as a double; false for anything else. */
+bool jnode_number(const struct jnode *node, double *value);
+
 /* A node of that kind, or the string `text`; false for NULL. */
 bool jnode_is(const struct jnode *node, enum jkind kind);
 bool jnode_says(const struct jnode *node, const char *text);

@@ -402,11 +402,35 @@ static void test_generate__ends_before_a_stop_string(void **state) {
     g.stop_count = 2;
     struct sonde_generated r = generate(&g, &cut, 0);
     assert_int_equal(r.finish, SONDE_FINISH_STOP);
+    assert_int_equal(r.stop, 1);
     assert_int_equal(cut.bytes, strstr(whole.text, stop) - whole.text);
     assert_memory_equal(cut.text, whole.text, cut.bytes);
     /* a beginning that never becomes the whole is shown after all */
     g.stop = (const char *const[]){"e quantum flux"};
     g.stop_count = 1;
+    generate(&g, &cut, 0);
+    assert_string_equal(cut.text, whole.text);
+}
+
+static void test_generate__stops_only_behind_a_mark(void **state) {
+    (void)state;
+    struct sonde_generation g;
+    struct answer whole = {0}, cut = {0};
+    sonde_generation_default(&g);
+    g.sampling.temperature = 0;
+    g.max_tokens = 80;
+    generate(&g, &whole, 0);
+    char mark[16] = {0}; /* across tokens; the stop string stands before it and behind it */
+    memcpy(mark, whole.text + whole.bytes / 3, 9);
+    const char *behind = strstr(whole.text, mark) + strlen(mark), *stop = " the ";
+    assert_true(strstr(whole.text, stop) < behind && strstr(behind, stop));
+    g.stop = &stop;
+    g.stop_count = 1;
+    g.stop_behind = mark;
+    struct sonde_generated r = generate(&g, &cut, 0);
+    assert_int_equal(r.finish, SONDE_FINISH_STOP);
+    assert_int_equal(cut.bytes, strstr(behind, stop) - whole.text);
+    g.stop_behind = "a mark that never comes";
     generate(&g, &cut, 0);
     assert_string_equal(cut.text, whole.text);
 }
@@ -481,6 +505,7 @@ int main(void) {
         cmocka_unit_test(test_observe__stops_after_the_chunk_in_work),
         cmocka_unit_test(test_generate__is_the_loop_by_hand),
         cmocka_unit_test(test_generate__ends_before_a_stop_string),
+        cmocka_unit_test(test_generate__stops_only_behind_a_mark),
         cmocka_unit_test(test_generate__ends_at_the_ids_it_is_told),
         cmocka_unit_test(test_generate__ends_with_the_context_or_the_caller),
         cmocka_unit_test(test_generate__refuses_what_makes_no_sense),
