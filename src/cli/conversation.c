@@ -1,20 +1,14 @@
 /*
  * conversation.c - messages to the prompt's ids, and to JSON and back.
  *
- * The way from messages to ids, with `|` for cuts and U+E000 n U+E001 for the placeholder of text n:
- *
- *     messages    user "is <think> a tag?"
- *     template    <bos><User>(0)<Assistant></think>          sonde_chat_render() over placeholders
- *     cut         <bos> | <User> | (0) | <Assistant> | </think>
- *     ids         0, 128803, encode("is <think> a tag?", as text), 128804, 128822
- *
- * Plain text of the template that stands directly beside a message's text is encoded together with it: a
- * tokenizer may join characters across that seam.
+ * Both ways from messages lead through the request that `sonde render` reads: the text room makes ids of it, with
+ * what was typed as text and the ids of answers as they were generated.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "talk_internal.h"
+#include "text/text.h"
 
 /* ------------------------------------------------------------------------------------- messages */
 
@@ -56,18 +50,15 @@ void conversation_drop(struct conversation *c) {
 
 /* ----------------------------------------------------------------------------------- as JSON */
 
-/*
- * The request for sonde_chat_render(), with the texts themselves or with placeholders for them. Slots are
- * numbered: 0 the system text, 2i+1 the text of message i, 2i+2 its reasoning.
- */
-#define OPEN  "\xee\x80\x80"
-#define CLOSE "\xee\x80\x81"
-#define EDGE  3 /* bytes of each */
-
-static json_t *slot_value(const struct buf *text, size_t slot, bool placeholders) {
-    if (!placeholders)
+/* A text as JSON; NULL if it is not UTF-8, unless `mend` is set, which puts U+FFFD where it is not. */
+static json_t *text_value(const struct buf *text, bool mend) {
+    struct buf b = {0};
+    if (!mend)
         return json_stringn(text->data ? text->data : "", text->len);
-    return json_sprintf(OPEN "%zu" CLOSE, slot);
+    json_write_string(&b, text->data, text->len);
+    json_t *value = b.failed ? NULL : json_loadb(b.data, b.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    buf_release(&b);
+    return value;
 }
 
 static int add_message(json_t *messages, const char *role, json_t *content, json_t *reasoning) {
@@ -79,16 +70,17 @@ static int add_message(json_t *messages, const char *role, json_t *content, json
     return message ? json_array_append_new(messages, message) : -1;
 }
 
-static json_t *request_new(const struct conversation *c, bool placeholders) {
+/* What sonde_chat_render() takes; NULL: text is not UTF-8, or memory is exhausted. */
+static json_t *request_new(const struct conversation *c, bool mend) {
     json_t *messages = json_array();
     int bad = !messages;
     if (c->system.len)
-        bad |= add_message(messages, "system", slot_value(&c->system, 0, placeholders), NULL);
+        bad |= add_message(messages, "system", text_value(&c->system, mend), NULL);
     for (size_t i = 0; i < c->count; i++) {
         const struct message *m = &c->messages[i];
-        json_t *reasoning = m->reasoning.len ? slot_value(&m->reasoning, 2 * i + 2, placeholders) : NULL;
-        bad |= add_message(messages, m->speaker == SPEAKER_USER ? "user" : "assistant",
-                           slot_value(&m->text, 2 * i + 1, placeholders), reasoning);
+        json_t *reasoning = m->reasoning.len ? text_value(&m->reasoning, mend) : NULL;
+        bad |= add_message(messages, m->speaker == SPEAKER_USER ? "user" : "assistant", text_value(&m->text, mend),
+                           reasoning);
     }
     const char *effort = c->effort == EFFORT_HIGH ? "high" : c->effort == EFFORT_MAX ? "max" : NULL;
     json_t *request = bad ? NULL
@@ -210,119 +202,28 @@ int conversation_load(struct conversation *c, const char *bytes, size_t count, c
 
 /* ------------------------------------------------------------------------------------ as tokens */
 
-struct assembly {
-    const struct conversation *conversation;
-    const sonde_tokenizer *tokenizer;
-    struct buf run; /* plain text not yet encoded */
-    struct buf ids; /* int32_t each */
-};
-
-static void assembly_id(struct assembly *a, int32_t id) {
-    buf_append(&a->ids, &id, sizeof(id));
-}
-
-/* Encodes the plain text gathered so far. */
-static int assembly_flush(struct assembly *a, struct sonde_error *e) {
-    int32_t *ids;
-    size_t count;
-    if (a->run.failed)
-        return err_memory(e);
-    if (!a->run.len)
-        return SONDE_OK;
-    int rc = sonde_tokenizer_encode(a->tokenizer, a->run.data, a->run.len, SONDE_MARKUP_TEXT, &ids, &count, e);
-    if (rc)
-        return rc;
-    buf_append(&a->ids, ids, count * sizeof(*ids));
-    sonde_free(ids);
-    buf_clear(&a->run);
-    return SONDE_OK;
-}
-
-/* The special token that begins at `at`, and its bytes; -1 if none does. Those of the template are written
- * in angle brackets. */
-static int32_t special_at(const sonde_tokenizer *tokenizer, const char *at, const char *end, size_t *bytes) {
-    char name[64];
-    if (*at != '<')
-        return -1;
-    for (size_t n = 1; n < sizeof(name) - 1 && at + n < end; n++) {
-        if (at[n] != '>')
-            continue;
-        memcpy(name, at, n + 1);
-        name[n + 1] = 0;
-        *bytes = n + 1;
-        return sonde_tokenizer_added(tokenizer, name);
+/* The answers whose ids are known. */
+static void list_replays(const struct conversation *c, struct buf *replays) {
+    for (size_t i = 0; i < c->count; i++) {
+        const struct message *m = &c->messages[i];
+        struct text_replay replay = {.message = i + (c->system.len > 0), .ids = m->ids, .count = m->id_count};
+        if (m->ids)
+            buf_append(replays, &replay, sizeof(replay));
     }
-    return -1;
-}
-
-/* The number in the placeholder that begins at `at`, and its bytes; false if none does. */
-static bool slot_at(const char *at, const char *end, size_t *slot, size_t *bytes) {
-    if ((size_t)(end - at) < 2 * EDGE + 1 || memcmp(at, OPEN, EDGE) != 0)
-        return false;
-    char *after;
-    *slot = strtoull(at + EDGE, &after, 10);
-    *bytes = (size_t)(after - at) + EDGE;
-    return (size_t)(end - after) >= EDGE && memcmp(after, CLOSE, EDGE) == 0;
-}
-
-static int assembly_slot(struct assembly *a, size_t slot, struct sonde_error *e) {
-    const struct conversation *c = a->conversation;
-    if (slot == 0) {
-        buf_append(&a->run, c->system.data, c->system.len);
-        return SONDE_OK;
-    }
-    const struct message *m = &c->messages[(slot - 1) / 2];
-    const struct buf *text = slot % 2 ? &m->text : &m->reasoning;
-    if (slot % 2 == 0 || !m->ids) {
-        buf_append(&a->run, text->data, text->len);
-        return SONDE_OK;
-    }
-    int rc = assembly_flush(a, e);
-    if (!rc)
-        buf_append(&a->ids, m->ids, m->id_count * sizeof(*m->ids));
-    return rc;
-}
-
-static int assemble(struct assembly *a, const char *prompt, size_t length, struct sonde_error *e) {
-    const char *at = prompt, *end = prompt + length;
-    int rc = SONDE_OK;
-    while (!rc && at < end) {
-        size_t bytes = 1, slot = 0;
-        int32_t id = special_at(a->tokenizer, at, end, &bytes);
-        if (id >= 0) {
-            rc = assembly_flush(a, e);
-            assembly_id(a, id);
-        } else if (slot_at(at, end, &slot, &bytes) && slot <= 2 * a->conversation->count) {
-            rc = assembly_slot(a, slot, e);
-        } else {
-            bytes = 1;
-            buf_byte(&a->run, *at);
-        }
-        at += bytes;
-    }
-    return rc ? rc : assembly_flush(a, e);
 }
 
 int conversation_prompt(const struct conversation *c, const sonde_tokenizer *tokenizer, int32_t **ids, size_t *count,
                         struct sonde_error *e) {
-    struct assembly a = {.conversation = c, .tokenizer = tokenizer};
-    char *prompt = NULL, *taken;
-    size_t length, bytes;
+    struct buf replays = {0};
     json_t *request = request_new(c, true);
     char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
-    int rc = text ? sonde_chat_render(text, strlen(text), &prompt, &length, e) : err_memory(e);
-    if (!rc)
-        rc = assemble(&a, prompt, length, e);
-    if (!rc)
-        rc = buf_take(&a.ids, &taken, &bytes, e);
-    if (!rc) {
-        *ids = (int32_t *)(void *)taken;
-        *count = bytes / sizeof(int32_t);
-    }
+    list_replays(c, &replays);
+    int rc = !text || replays.failed
+                 ? err_memory(e)
+                 : text_chat_encode(tokenizer, text, strlen(text), (const struct text_replay *)(void *)replays.data,
+                                    replays.len / sizeof(struct text_replay), ids, count, NULL, e);
     json_decref(request);
     free(text);
-    sonde_free(prompt);
-    buf_release(&a.run);
-    buf_release(&a.ids);
+    buf_release(&replays);
     return rc;
 }

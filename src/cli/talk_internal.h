@@ -1,11 +1,8 @@
 /*
  * talk_internal.h - conversations: kept as messages, turned into tokens, answered.
  *
- * What people type is data. The template of a conversation is rendered over placeholders that stand where
- * texts will stand, then cut at the special tokens; texts are put in afterwards and encoded as plain text.
- * So "<think>" typed by a user reaches the model as seven characters, unchanged, and never as a token. The
- * rendered template holds nothing but the library's own text, so no typed text can collide with a
- * placeholder.
+ * What people type is data: "<think>" typed by a user reaches the model as seven characters, unchanged, and never
+ * as a token (text_chat_encode()).
  *
  * What the model wrote is kept as the ids it wrote: decoding and encoding again may give other ids for the
  * same text, and then a session that already holds the answer could not be extended.
@@ -43,7 +40,8 @@ void conversation_clear(struct conversation *c); /* forgets messages, keeps syst
 struct message *conversation_add(struct conversation *c, enum speaker speaker);
 void conversation_drop(struct conversation *c); /* the last message; there is one */
 
-/* The prompt that asks for the next answer, as ids; returned with free(). Errors: FORMAT, MEMORY. */
+/* The prompt that asks for the next answer, as ids; returned with free(). Text that is not UTF-8 has U+FFFD there.
+ * Errors: those of text_chat_encode(). */
 int conversation_prompt(const struct conversation *c, const sonde_tokenizer *tokenizer, int32_t **ids, size_t *count,
                         struct sonde_error *e);
 

@@ -1,5 +1,6 @@
 /*
- * chat_internal.h - the spellings of the chat format, conversations in turns, and the reader of tool call markup.
+ * chat_internal.h - the spellings of the chat format, conversations in turns, prompts, and the reader of tool call
+ * markup.
  *
  * DSML is what V4 writes tool calls in:
  *
@@ -59,6 +60,28 @@ struct turns {
 int turns_read(const struct jnode *messages, struct turns *c, struct sonde_error *e);
 void turns_release(struct turns *c);
 
+/* ------------------------------------------------------------------------------------------ prompt */
+
+/* Where an assistant's message lies in a prompt: its reasoning with the </think> that ends it in [begin, content),
+ * empty where it is left out; the rest in [content, end), without the end token. */
+struct body {
+    size_t message; /* index in "messages" */
+    size_t begin, content, end;
+};
+
+struct prompt {
+    char *text; /* terminated */
+    size_t length;
+    struct text_range *typed; /* as text_chat_render() tells them */
+    struct body *bodies;      /* of all assistants' messages, in order */
+    size_t typed_count, body_count;
+    bool thinking; /* it ends in the template's <think> */
+};
+
+/* Errors: FORMAT (names message and field), MEMORY; prompt_release() is owed only after success. */
+int prompt_render(const char *request, size_t bytes, struct prompt *prompt, struct sonde_error *e);
+void prompt_release(struct prompt *prompt);
+
 /* ------------------------------------------------------------------------------------------ markup */
 
 enum dsml_kind { DSML_WRAPPER, DSML_INVOKE, DSML_PARAMETER };
@@ -83,6 +106,13 @@ enum { DSML_TAG_MAX = 4096 };
  * tag, or one that says anything not understood: so nothing is lost when a tag is dropped.
  */
 bool dsml_tag_read(const char *text, size_t bytes, size_t at, struct dsml_tag *tag);
+
+/* The same of a text that may go on. What is WHOLE or NONE stays so whatever follows. */
+enum dsml_look { DSML_NONE, DSML_CUT, DSML_WHOLE };
+enum dsml_look dsml_tag_look(const char *text, size_t bytes, size_t at, struct dsml_tag *tag);
+
+/* True if text[at] begins a tag as far as its DSML. */
+bool dsml_tag_begins(const char *text, size_t bytes, size_t at);
 
 /* True if text[at..bytes) could be the beginning of a tag, cut off by the end of the text: at least a '<', a
  * bar and a 'D'. */

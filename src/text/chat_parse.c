@@ -22,8 +22,7 @@
  * the text ends in calls, these are executed and what is before them is reasoning. In content, markup directly
  * after a backtick or within a fence that is closed after it is quoted too. docs/formats.md has all the rules.
  *
- * Parts name ranges of the text and scan() never looks behind the part it is in, so that a stream can be parsed
- * by the same functions: everything before the first tag that may open a call is settled as it arrives.
+ * chat_stream.c does the same with a text that is still being written.
  */
 #include <stdlib.h>
 #include <string.h>

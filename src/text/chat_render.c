@@ -26,8 +26,10 @@
 struct rendering {
     struct buf out;
     struct buf ranges; /* struct text_range */
+    struct buf bodies; /* struct body */
     struct turns c;
     bool thinking, drop, effort_max;
+    size_t think_end; /* behind the last <think> of the template */
     struct sonde_error *e;
 };
 
@@ -221,13 +223,17 @@ static int write_calls(struct rendering *r, const struct jnode *calls) {
 /* The answer to a task token holds no thinking. */
 static int write_assistant(struct rendering *r, size_t i, size_t last_user) {
     const struct jnode *message = r->c.turns[i].message, *calls = jnode_get(message, "tool_calls");
+    struct body body = {.message = r->c.turns[i].index, .begin = r->out.len};
     bool answers_task = i && r->c.turns[i - 1].task;
     if (r->thinking && !answers_task && (!r->drop || last_user == SIZE_MAX || i > last_user)) {
         put_typed(r, jnode_get(message, "reasoning_content"));
         buf_string(&r->out, THINK_END);
     }
+    body.content = r->out.len;
     write_content(r, jnode_get(message, "content"));
     int rc = jnode_truth(calls) ? write_calls(r, calls) : SONDE_OK;
+    body.end = r->out.len;
+    buf_append(&r->bodies, &body, sizeof(body));
     if (!jnode_truth(jnode_get(message, "wo_eos")))
         buf_string(&r->out, TEXT_END);
     return rc;
@@ -267,6 +273,8 @@ static void write_transition(struct rendering *r, size_t i, size_t last_user) {
         bool think = r->thinking && (action || !r->drop || i >= last_user);
         buf_string(&r->out, ASSISTANT_BEGIN);
         buf_string(&r->out, think ? THINK_BEGIN : THINK_END);
+        if (think)
+            r->think_end = r->out.len;
     }
     if (turn->task)
         buf_printf(&r->out, "<｜%s｜>", turn->task);
@@ -331,37 +339,67 @@ static int read_request(struct rendering *r, const struct jnode *request) {
     return rc ? rc : write_all(r);
 }
 
-int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
-                     size_t *typed_count, struct sonde_error *e) {
+/* Hands over what was written. */
+static int take_all(struct rendering *r, struct prompt *p) {
+    char *typed = NULL, *bodies = NULL;
+    size_t typed_length = 0, bodies_length = 0;
+    bool thinking = r->think_end && r->think_end == r->out.len;
+    *p = (struct prompt){.thinking = thinking};
+    int rc = buf_take(&r->out, &p->text, &p->length, r->e);
+    if (!rc)
+        rc = buf_take(&r->ranges, &typed, &typed_length, r->e);
+    if (!rc)
+        rc = buf_take(&r->bodies, &bodies, &bodies_length, r->e);
+    p->typed = (struct text_range *)(void *)typed;
+    p->typed_count = typed_length / sizeof(*p->typed);
+    p->bodies = (struct body *)(void *)bodies;
+    p->body_count = bodies_length / sizeof(*p->bodies);
+    if (rc)
+        prompt_release(p);
+    return rc;
+}
+
+int prompt_render(const char *request, size_t bytes, struct prompt *prompt, struct sonde_error *e) {
     struct jtree tree;
     int rc = jtree_parse(request, bytes, "request", &tree, e);
     if (rc)
         return rc;
     struct rendering r = {.e = e};
     rc = read_request(&r, tree.root);
-    if (!rc && r.ranges.failed)
-        rc = err_memory(e);
-    char *text = NULL, *ranges = NULL;
-    size_t text_length = 0, ranges_length = 0;
     if (!rc)
-        rc = buf_take(&r.out, &text, &text_length, e);
-    if (!rc && typed)
-        rc = buf_take(&r.ranges, &ranges, &ranges_length, e);
-    if (rc)
-        free(text);
-    else
-        *prompt = text;
-    if (!rc && length)
-        *length = text_length;
-    if (!rc && typed) {
-        *typed = (struct text_range *)(void *)ranges;
-        *typed_count = ranges_length / sizeof(**typed);
-    }
+        rc = take_all(&r, prompt);
     buf_release(&r.out);
     buf_release(&r.ranges);
+    buf_release(&r.bodies);
     turns_release(&r.c);
     jtree_release(&tree);
     return rc;
+}
+
+void prompt_release(struct prompt *prompt) {
+    free(prompt->text);
+    free(prompt->typed);
+    free(prompt->bodies);
+    *prompt = (struct prompt){0};
+}
+
+int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
+                     size_t *typed_count, struct sonde_error *e) {
+    struct prompt p;
+    int rc = prompt_render(request, bytes, &p, e);
+    if (rc)
+        return rc;
+    *prompt = p.text;
+    p.text = NULL;
+    if (length)
+        *length = p.length;
+    if (typed) {
+        *typed = p.typed;
+        *typed_count = p.typed_count;
+        p.typed = NULL;
+    }
+    prompt_release(&p);
+    return SONDE_OK;
 }
 
 int sonde_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct sonde_error *error) {

@@ -6,11 +6,16 @@
 struct cursor {
     const char *s;
     size_t count, at;
+    bool *ran_out; /* set where more text could have made a difference */
 };
 
 static bool take(struct cursor *c, const char *word) {
-    size_t n = strlen(word);
-    if (c->count - c->at < n || memcmp(c->s + c->at, word, n) != 0)
+    size_t n = strlen(word), rest = c->count - c->at;
+    if (rest < n) {
+        *c->ran_out |= memcmp(c->s + c->at, word, rest) == 0;
+        return false;
+    }
+    if (memcmp(c->s + c->at, word, n) != 0)
         return false;
     c->at += n;
     return true;
@@ -40,6 +45,7 @@ static bool take_kind(struct cursor *c, enum dsml_kind *kind) {
     for (size_t i = 0; i < COUNT_OF(words); i++) {
         size_t before = c->at;
         if (take(c, words[i].word) && (c->at == c->count || memchr(" \t\r\n>/", c->s[c->at], 6))) {
+            *c->ran_out |= c->at == c->count;
             *kind = words[i].kind;
             return true;
         }
@@ -65,6 +71,8 @@ static bool take_head(struct cursor *c, struct dsml_tag *tag) {
 static int take_quote(struct cursor *c) {
     static const char *const doubles[] = {"\"", "“", "”", "„", "‟", "″", "＂"};
     static const char *const singles[] = {"'", "‘", "’", "‚", "‛"};
+    if (c->at < c->count && !memchr("\"'\xe2\xef", c->s[c->at], 4)) /* what they all begin with */
+        return 0;
     for (size_t i = 0; i < COUNT_OF(doubles); i++)
         if (take(c, doubles[i]))
             return 2;
@@ -112,6 +120,7 @@ static bool take_value(struct cursor *c, size_t *at, size_t *bytes) {
             c->at++;
         }
     }
+    *c->ran_out = true;
     return false;
 }
 
@@ -160,11 +169,12 @@ static bool makes_sense(const struct dsml_tag *tag) {
            !(tag->closing && tag->empty);
 }
 
-bool dsml_tag_read(const char *text, size_t bytes, size_t at, struct dsml_tag *tag) {
-    struct cursor c = {text, at + (size_t)min_u64(bytes - at, DSML_TAG_MAX), at};
+enum dsml_look dsml_tag_look(const char *text, size_t bytes, size_t at, struct dsml_tag *tag) {
+    bool ran_out = false, whole = bytes - at >= DSML_TAG_MAX;
+    struct cursor c = {text, whole ? at + DSML_TAG_MAX : bytes, at, &ran_out};
     *tag = (struct dsml_tag){0};
     if (!take_head(&c, tag))
-        return false;
+        return ran_out && !whole ? DSML_CUT : DSML_NONE;
     for (;;) {
         skip_space(&c);
         if (take(&c, ">"))
@@ -174,14 +184,28 @@ bool dsml_tag_read(const char *text, size_t bytes, size_t at, struct dsml_tag *t
             break;
         }
         if (!take_attribute(&c, tag))
-            return false;
+            return ran_out && !whole ? DSML_CUT : DSML_NONE;
     }
     tag->end = c.at;
-    return makes_sense(tag);
+    return makes_sense(tag) ? DSML_WHOLE : DSML_NONE;
+}
+
+bool dsml_tag_read(const char *text, size_t bytes, size_t at, struct dsml_tag *tag) {
+    return dsml_tag_look(text, bytes, at, tag) == DSML_WHOLE;
+}
+
+bool dsml_tag_begins(const char *text, size_t bytes, size_t at) {
+    bool ran_out = false;
+    struct cursor c = {text, bytes, at, &ran_out};
+    if (!take(&c, "<"))
+        return false;
+    take(&c, "/");
+    return take_bars(&c) && take(&c, "DSML");
 }
 
 bool dsml_tag_is_cut(const char *text, size_t bytes, size_t at) {
-    struct cursor c = {text, bytes, at};
+    bool ran_out = false;
+    struct cursor c = {text, bytes, at, &ran_out};
     if (bytes - at > DSML_TAG_MAX || !take(&c, "<"))
         return false;
     take(&c, "/");

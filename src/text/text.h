@@ -67,6 +67,9 @@ void json_write_string(struct buf *b, const char *text, size_t count);
 int text_tokenizer_parse(const char *json, size_t bytes, const char *what, sonde_tokenizer **tokenizer,
                          struct sonde_error *e);
 
+/* The bytes a token stands for, which need not be whole characters; *count 0: it has none. */
+void text_token_bytes(const sonde_tokenizer *tokenizer, int32_t id, const char **bytes, size_t *count);
+
 /* Bytes [begin, end) of a text. */
 struct text_range {
     size_t begin, end;
@@ -83,10 +86,158 @@ int text_tokenizer_encode_typed(const sonde_tokenizer *tokenizer, const char *te
 /* --------------------------------------------------------------------------------------- chat */
 
 /* sonde_chat_render() that also tells which bytes of the prompt came out of messages: *typed (the caller
- * free()s it) for text_tokenizer_encode_typed(). So a user who types "<|User|>" cannot forge a turn. The commands do
- * not use it: they keep the ids a model generated, which ranges alone cannot name. It is for callers without such
- * ids. */
+ * free()s it) for text_tokenizer_encode_typed(). So a user who types "<|User|>" cannot forge a turn. */
 int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
                      size_t *typed_count, struct sonde_error *e);
+
+/*
+ * An assistant's message as the ids it was when it was sampled: all that followed the think mark (<think> or
+ * </think>) of the prompt, up to the token that ended it and without that.
+ *
+ * The first `reasoning` ids are what it thought, </think> included. They are left out where the prompt leaves out
+ * reasoning (drop_thinking, thinking_mode), so that a caller need not know. 0: the ids are the content alone, and
+ * reasoning that the prompt keeps is tokenized from the message. An answer that never came to its </think> has no
+ * ids that fit: it is left to be tokenized, or </think> is put behind its ids.
+ */
+struct text_replay {
+    size_t message; /* index in "messages" */
+    const int32_t *ids;
+    size_t count, reasoning;
+};
+
+/* text_chat_render() and text_tokenizer_encode_typed() in one. What came out of messages is text and never markup;
+ * replayed messages are their ids instead of their text. replays: by ascending message. *ids: the caller free()s
+ * them. *thinking (may be NULL): the prompt ends in <think>, so that the answer begins with reasoning. A last
+ * assistant's message with "wo_eos" is not ended, and the answer continues it. Errors: FORMAT (names message and
+ * field), ARGUMENT (a replay of a message that is not an assistant's, or out of order; text too long), UNSUPPORTED,
+ * MEMORY. */
+int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size_t bytes,
+                     const struct text_replay *replays, size_t replay_count, int32_t **ids, size_t *count,
+                     bool *thinking, struct sonde_error *e);
+
+/* ------------------------------------------------------------------------------------- streams */
+
+/*
+ * sonde_chat_parse() of a completion that is still being written. Text leaves as soon as it is known what it is, and
+ * nothing is taken back:
+ *
+ *     reasoning, content   at once, but for what may begin </think>, a tag, or the blank line before a block
+ *     a call               its name when what follows its invoke tag begins like a tag, or the call is over
+ *     its arguments        a string while it is written, any other value when it is whole
+ *
+ * The pieces of a call's arguments make one JSON object, whatever the model writes and wherever it stops. The events
+ * of a well-formed completion make exactly the message of sonde_chat_parse(), in whatever pieces it comes; where the
+ * two differ for others, docs/formats.md says. However the text is cut, the same message comes out.
+ *
+ *     open, push as often as there is text, finish, close
+ */
+enum text_event_kind {
+    TEXT_REASONING,
+    TEXT_CONTENT,
+    TEXT_CALL,      /* a call begins; text: the function's name */
+    TEXT_ARGUMENTS, /* a piece of its arguments' JSON */
+    TEXT_CALL_END,  /* no text */
+};
+
+struct text_event {
+    enum text_event_kind kind;
+    bool whole;       /* of CALL_END: its closing tag was read. Else it was cut off, left open or broken */
+    size_t call;      /* which call, from 0; calls do not overlap */
+    const char *text; /* whole characters of UTF-8, not terminated, valid during the call */
+    size_t bytes;
+};
+
+struct text_stream_options {
+    bool thinking; /* the prompt ended in <think> */
+    bool tools;    /* false: markup of calls is text like any other */
+};
+
+struct text_stream;
+
+/* Errors: MEMORY. */
+int text_stream_open(const struct text_stream_options *options, struct text_stream **stream, struct sonde_error *e);
+void text_stream_close(struct text_stream *stream); /* NULL is fine */
+
+/* Takes a piece of the completion and reports what is clear by now through event(). finish() reports the rest; nothing
+ * is pushed after it. Errors: MEMORY, and then at every further call. */
+int text_stream_push(struct text_stream *stream, const char *text, size_t bytes,
+                     void (*event)(void *context, const struct text_event *event), void *context,
+                     struct sonde_error *e);
+int text_stream_finish(struct text_stream *stream, void (*event)(void *context, const struct text_event *event),
+                       void *context, struct sonde_error *e);
+
+/* True while what comes is reasoning. */
+bool text_stream_is_reasoning(const struct text_stream *stream);
+
+/* ----------------------------------------------------------------------------------- grammars */
+
+/*
+ * What an answer may be, as masks of tokens: JSON by a schema, or tool calls. A grammar is compiled once and may be
+ * shared by threads; a constraint follows one answer:
+ *
+ *     text_grammar_schema(schema, "response_format", &grammar, e);       compiled; once a request
+ *     text_vocabulary_open(tokenizer, V, &vocabulary, e);                once a model
+ *     text_constraint_open(grammar, vocabulary, &constraint, e);         once an answer
+ *     for (;;) {
+ *         const uint32_t *allowed = text_constraint_allowed(constraint, &may_end);
+ *         ...draw among allowed, and the end tokens if may_end...
+ *         text_constraint_push(constraint, id);
+ *     }
+ *
+ * Every answer that was drawn so and ended is valid, and from every place it can still end: there is always a token,
+ * or may_end. docs/formats.md says which keywords are taken, in what order and with what space JSON may be written.
+ */
+struct text_grammar;
+
+/* JSON that fits the schema; with NULL any JSON object. `what` begins messages, which name the place in the schema.
+ * The schema is not needed afterwards. Errors: FORMAT (no valid schema, or no value fits it), UNSUPPORTED (a keyword,
+ * or too large a schema), MEMORY. */
+int text_grammar_schema(const struct jnode *schema, const char *what, struct text_grammar **grammar,
+                        struct sonde_error *e);
+
+enum text_tool_choice {
+    TEXT_TOOLS_AUTO,     /* any text, and from where "<|DSML|" (with its bars) comes, a block of calls that ends it */
+    TEXT_TOOLS_REQUIRED, /* nothing but such a block */
+};
+
+struct text_tools_options {
+    enum text_tool_choice choice;
+    const char *only; /* the name of the only tool to be called; NULL: any */
+    bool single;      /* no more than one call */
+};
+
+/* Calls of `tools`, a list as OpenAI has it: [{"type": "function", "function": {"name", "parameters", "strict"}}].
+ * Parameters follow their schemas. Where that of a tool that is not strict has something that is not supported, only
+ * names and what is understood of them are held to. Errors: FORMAT, UNSUPPORTED (strict tools only), ARGUMENT (there is
+ * no tool `only`, or none at all), MEMORY. */
+int text_grammar_tools(const struct jnode *tools, const struct text_tools_options *options, const char *what,
+                       struct text_grammar **grammar, struct sonde_error *e);
+
+void text_grammar_free(struct text_grammar *grammar); /* constraints that are open keep it */
+
+/* The tokens of a tokenizer, laid out for masks; read-only, shared by threads. The tokenizer must outlive it. */
+struct text_vocabulary;
+
+/* `size` is how many logits there are; ids from sonde_tokenizer_size() on are never allowed. Errors: MEMORY. */
+int text_vocabulary_open(const sonde_tokenizer *tokenizer, uint32_t size, struct text_vocabulary **vocabulary,
+                         struct sonde_error *e);
+void text_vocabulary_close(struct text_vocabulary *vocabulary);
+
+/* One answer being written, by one thread. The vocabulary must outlive it. It begins where the answer does: behind
+ * </think>, where there is one. */
+struct text_constraint;
+
+/* Errors: MEMORY. */
+int text_constraint_open(struct text_grammar *grammar, const struct text_vocabulary *vocabulary,
+                         struct text_constraint **constraint, struct sonde_error *e);
+void text_constraint_close(struct text_constraint *constraint);
+
+/* A bit for each token that may come next, (size + 31) / 32 words; NULL: any may. Tokens that end an answer are not
+ * among them: *may_end says whether it may end here. Valid until the next push. After a failed push, and when memory
+ * runs out, nothing but the end may come. */
+const uint32_t *text_constraint_allowed(struct text_constraint *constraint, bool *may_end);
+
+/* The token that was drawn. False: it was not allowed. */
+bool text_constraint_push(struct text_constraint *constraint, int32_t id);
 
 #endif

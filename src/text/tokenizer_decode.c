@@ -18,10 +18,19 @@ uint32_t sonde_tokenizer_size(const sonde_tokenizer *tokenizer) {
     return tokenizer->size;
 }
 
+void text_token_bytes(const sonde_tokenizer *t, int32_t id, const char **bytes, size_t *count) {
+    bool known = id >= 0 && (uint32_t)id < t->size;
+    *bytes = known ? t->pool + t->tokens[id].at : "";
+    *count = known ? t->tokens[id].length : 0;
+}
+
 static int append_token(const sonde_tokenizer *t, int32_t id, struct buf *bytes, struct sonde_error *e) {
-    if (id < 0 || (uint32_t)id >= t->size || !t->tokens[id].length)
+    const char *token;
+    size_t count;
+    text_token_bytes(t, id, &token, &count);
+    if (!count)
         return err_set(e, SONDE_ERROR_ARGUMENT, "%d is not the id of a token", id);
-    buf_append(bytes, t->pool + t->tokens[id].at, t->tokens[id].length);
+    buf_append(bytes, token, count);
     return bytes->failed ? err_memory(e) : SONDE_OK;
 }
 

@@ -84,6 +84,24 @@ static void test_prompt__takes_no_token_from_what_is_typed(void **state) {
     conversation_release(&c);
 }
 
+static void test_prompt__mends_what_is_not_utf8(void **state) {
+    (void)state;
+    struct conversation c = {0};
+    size_t count;
+    buf_append(&say(&c, SPEAKER_USER, "a\xff")->text, "\0c", 2);
+    int32_t *ids;
+    char *text;
+    size_t bytes;
+    static const char expected[] = "<｜begin▁of▁sentence｜><｜User｜>a\xef\xbf\xbd\0c<｜Assistant｜></think>";
+    CHECKED(conversation_prompt(&c, tokenizer, &ids, &count, &error));
+    CHECKED(sonde_tokenizer_decode(tokenizer, ids, count, &text, &bytes, &error));
+    assert_int_equal(bytes, sizeof(expected) - 1);
+    assert_memory_equal(text, expected, bytes);
+    free(ids);
+    sonde_free(text);
+    conversation_release(&c);
+}
+
 static void test_prompt__uses_the_ids_that_were_generated(void **state) {
     (void)state;
     struct conversation c = {0};
@@ -267,6 +285,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt__is_the_template_with_the_text_in_it),
         cmocka_unit_test(test_prompt__takes_no_token_from_what_is_typed),
+        cmocka_unit_test(test_prompt__mends_what_is_not_utf8),
         cmocka_unit_test(test_prompt__uses_the_ids_that_were_generated),
         cmocka_unit_test(test_conversation__survives_being_saved),
         cmocka_unit_test(test_conversation__stays_when_loading_fails),
