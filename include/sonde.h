@@ -129,6 +129,8 @@ struct sonde_model_info {
     uint32_t mtp_blocks;    /* multi-token-prediction blocks that can be run: 0 or 1 */
     uint32_t context;       /* longest sequence the checkpoint states, in tokens */
     int32_t bos, eos;       /* token ids that begin and end a text */
+    uint32_t thinks;        /* 1: chats think first unless told otherwise; 0 only if generation_config.json says so,
+                             * with "thinking": false */
     uint64_t parameters;    /* in the files, multi-token prediction included */
     uint64_t weights_bytes; /* of tensor data in the files */
 };
@@ -409,7 +411,7 @@ struct sonde_request {
     void (*done)(void *context, int code, const struct sonde_generated *result, const struct sonde_error *error);
 };
 
-/* Callbacks come from sonde_scheduler_step(), none before this returns *id. Errors: ARGUMENT, CONTEXT, MEMORY (the
+/* Callbacks come from sonde_scheduler_step(), none before *id is written. Errors: ARGUMENT, CONTEXT, MEMORY (the
  * prompt is larger than the cache). */
 SONDE_API int sonde_scheduler_submit(sonde_scheduler *scheduler, const struct sonde_request *request, uint64_t *id,
                                      struct sonde_error *error);

@@ -79,7 +79,7 @@ const char *nearest_name(const char *word, size_t count, const char *(*name)(con
 int command_help(const struct command *command);
 
 extern const struct command command_run, command_chat, command_inspect, command_logits, command_tokenize,
-    command_render, command_parse, command_synth, command_bench;
+    command_render, command_parse, command_synth, command_bench, command_serve;
 
 /* ------------------------------------------------------------------- flags that commands share */
 
@@ -175,8 +175,8 @@ void sampling_from_flags(const struct sampling_flags *flags, struct sonde_sampli
 /* Fills what was not given: from the model's generation_config.json, the seed by chance. Comes first. */
 void sampling_resolve(struct sampling_flags *flags, const sonde_model *model);
 
-/* Opens the model at `path`, the bundled one if NULL, and a session in it. Reports what fails. Returns a
- * status; on success both are owed back. */
+/* Opens the model at `path`, the bundled one if NULL, and, unless session is NULL, a session in it. Reports what fails.
+ * Returns a status; on success both are owed back. */
 int model_open_flags(const char *path, const struct model_flags *flags, sonde_model **model, sonde_session **session);
 
 /* A seed nobody chose. */

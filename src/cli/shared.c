@@ -111,7 +111,7 @@ static int open_both(const char *path, const struct model_flags *flags, sonde_mo
         return rc;
     if (!sonde_model_tokenizer(*model))
         rc = err_set(e, SONDE_ERROR_UNSUPPORTED, "%s: has no tokenizer.json, so it cannot read or write text", path);
-    if (!rc)
+    if (!rc && session)
         rc = sonde_session_open(*model, &session_options, session, e);
     if (rc)
         sonde_model_close(*model);

@@ -14,6 +14,7 @@ struct sonde_model {
     struct store *store;
     sonde_tokenizer *tokenizer;     /* NULL: none */
     struct sonde_sampling sampling; /* as generation_config.json recommends */
+    bool quick;                     /* it says that chats do not think first */
 };
 
 struct sonde_session {

@@ -59,7 +59,7 @@ static int read_sampling(const char *what, const json_t *config, struct sonde_sa
     return rc;
 }
 
-static int open_sampling(sonde_model *m, const char *path, struct sonde_error *e) {
+static int open_generation(sonde_model *m, const char *path, struct sonde_error *e) {
     struct buf file = {0}, text = {0};
     json_t *config = NULL;
     sonde_sampling_default(&m->sampling);
@@ -69,6 +69,7 @@ static int open_sampling(sonde_model *m, const char *path, struct sonde_error *e
         rc = file_read(file.data, 1 << 20, &text, e);
         rc = rc ? rc : json_parse(text.data ? text.data : "", text.len, file.data, &config, e);
         rc = rc ? rc : read_sampling(file.data, config, &m->sampling, e);
+        m->quick = json_is_false(json_object_get(config, "thinking"));
     }
     json_decref(config);
     buf_release(&text);
@@ -103,7 +104,7 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
     if (!rc && !options->no_tokenizer)
         rc = open_tokenizer(m, path, error);
     if (!rc)
-        rc = open_sampling(m, path, error);
+        rc = open_generation(m, path, error);
     if (!rc)
         rc = store_open(m, options, options->level ? options->level : kernel_level_name(kernel_level_best()), &m->store,
                         error);
@@ -144,7 +145,8 @@ void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
                                       .mtp_blocks = model_has_mtp(model->model),
                                       .context = (uint32_t)min_u64(s->context, UINT32_MAX),
                                       .bos = s->bos,
-                                      .eos = s->eos};
+                                      .eos = s->eos,
+                                      .thinks = !model->quick};
     for (size_t i = 0; i < checkpoint_count(model->checkpoint); i++) {
         const struct tensor *t = checkpoint_at(model->checkpoint, i);
         info->parameters += tensor_parameters(t);

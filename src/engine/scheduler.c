@@ -499,17 +499,16 @@ static int check_request(const sonde_scheduler *s, const struct sonde_request *q
     return SONDE_OK;
 }
 
-/* Behind all others that wait; returns the id it gets. */
-static uint64_t put_last(sonde_scheduler *s, struct request *r) {
+/* Behind all others that wait. *id is written before anybody can take the request up. */
+static void put_last(sonde_scheduler *s, struct request *r, uint64_t *id) {
     pthread_mutex_lock(&s->lock);
     struct request **at = &s->waiting;
-    uint64_t id = r->id = s->next_id++;
+    *id = r->id = s->next_id++;
     while (*at)
         at = &(*at)->next;
     *at = r;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    return id;
 }
 
 int sonde_scheduler_submit(sonde_scheduler *s, const struct sonde_request *request, uint64_t *id,
@@ -517,7 +516,7 @@ int sonde_scheduler_submit(sonde_scheduler *s, const struct sonde_request *reque
     int rc = check_request(s, request, error);
     struct request *r = rc ? NULL : new_request(s, request, &rc, error);
     if (r)
-        *id = put_last(s, r);
+        put_last(s, r, id);
     return rc;
 }
 
