@@ -177,21 +177,25 @@ static int serve(int argc, char **argv) {
     const char *operands[1];
     char name[128];
     sonde_model *model;
+    struct buf path = {0};
+    struct sonde_error e;
     int status = flags_parse(&command_serve, argc, argv, &o, operands);
     if (status >= 0)
         return status;
     if (!o.certificate != !o.key)
         return usage_error("serve", "--tls-cert and --tls-key go together");
     block_signals();
-    uint64_t context = o.model.context; /* the server's limit; sequences may grow to the checkpoint's */
-    o.model.context = 0;
-    status = model_open_flags(operands[0], &o.model, &model, NULL);
-    if (status)
-        return status;
-    o.model.context = context;
-    s.log = o.log;
-    status = run_server(&o, &s, model, name_of(operands[0] ? operands[0] : "nano", name, sizeof(name)));
-    sonde_model_close(model);
+    if (operands[0])
+        buf_string(&path, operands[0]);
+    else if (bundled_model(&path, &e))
+        return report(&e);
+    status = model_open_flags(path.data, &o.model, &model, NULL);
+    if (!status) {
+        s.log = o.log;
+        status = run_server(&o, &s, model, name_of(path.data, name, sizeof(name)));
+        sonde_model_close(model);
+    }
+    buf_release(&path);
     return status;
 }
 

@@ -256,7 +256,7 @@ void sonde_logprobs(const float *logits, uint32_t vocab, int32_t id, float *own,
             sum += exp((double)logits[i] - (double)best);
         rank(top, count, (int32_t)i, logits[i]);
     }
-    double base = (double)best + log(sum);
+    double base = (double)best + (sum > 0 ? log(sum) : 0); /* nothing but NaN has no sum */
     *own = (float)((double)logits[id] - base);
     for (uint32_t i = 0; i < count; i++)
         top[i].logprob = (float)((double)top[i].logprob - base);
