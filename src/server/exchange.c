@@ -201,6 +201,7 @@ struct MHD_Response *exchange_response(struct exchange *x) {
 
 void exchange_hold(struct exchange *x, struct task *t) {
     atomic_fetch_add(&x->holders, 1);
+    buf_release(&x->body);
     pthread_mutex_lock(&x->lock);
     x->task = t;
     pthread_mutex_unlock(&x->lock);
