@@ -89,7 +89,7 @@ void exchange_end(struct exchange *x);
 bool exchange_is_gone(struct exchange *x);
 
 /* A task that outlives serve() holds on to its exchange until it drops it, and hears from the ticker until it leaves.
- */
+ * The request's body has been read by then and is let go of. */
 void exchange_hold(struct exchange *x, struct task *t);
 void exchange_leave(struct exchange *x);
 void exchange_drop(struct exchange *x); /* the last holder's call logs and frees it */
