@@ -1,0 +1,98 @@
+/* team.c - the workers of a trainer: items of a loop dealt to a pool of threads, scratch for each. */
+#include <stdlib.h>
+
+#include "train/train_internal.h"
+
+struct scratch {
+    void *memory;
+    size_t bytes;
+};
+
+struct team {
+    struct pool *pool;
+    struct scratch *scratch;
+    uint32_t workers;
+    bool failed;
+    void (*work)(void *context, uint32_t worker, size_t item);
+    void *context;
+};
+
+int team_open(uint32_t workers, struct team **team, struct sonde_error *e) {
+    struct team *t = calloc(1, sizeof(*t));
+    if (!t)
+        return err_memory(e);
+    int rc = pool_open(workers, &t->pool, e);
+    if (!rc) {
+        t->workers = pool_workers(t->pool);
+        t->scratch = calloc(t->workers, sizeof(*t->scratch));
+        rc = t->scratch ? SONDE_OK : err_memory(e);
+    }
+    if (rc)
+        team_close(t);
+    else
+        *team = t;
+    return rc;
+}
+
+void team_close(struct team *t) {
+    if (!t)
+        return;
+    for (uint32_t i = 0; t->scratch && i < t->workers; i++)
+        free(t->scratch[i].memory);
+    free(t->scratch);
+    pool_close(t->pool);
+    free(t);
+}
+
+uint32_t team_workers(const struct team *t) {
+    return t->workers;
+}
+
+/* Hands are contiguous parts of the items: worker w's begins at count · w / workers. */
+static size_t first_of(const struct team *t, size_t count, uint32_t worker) {
+    return count * worker / t->workers;
+}
+
+struct region {
+    struct team *team;
+    size_t count;
+};
+
+static void run(void *context, uint32_t worker) {
+    const struct region *r = context;
+    struct team *t = r->team;
+    uint32_t owner, item;
+    while (pool_take(t->pool, 0, worker, &owner, &item)) {
+        size_t at = first_of(t, r->count, owner) + item;
+        if (at < first_of(t, r->count, owner + 1))
+            t->work(t->context, worker, at);
+    }
+}
+
+void team_each(struct team *t, size_t count, void (*work)(void *context, uint32_t worker, size_t item), void *context) {
+    struct region r = {t, count};
+    if (!count)
+        return;
+    t->work = work;
+    t->context = context;
+    pool_deal(t->pool, 0, (uint32_t)ceil_div(count, t->workers));
+    pool_run(t->pool, run, &r);
+}
+
+void *team_scratch(struct team *t, uint32_t worker, size_t bytes) {
+    struct scratch *s = &t->scratch[worker];
+    if (s->bytes < bytes) {
+        free(s->memory);
+        s->bytes = ceil_div(bytes, 64) * 64;
+        s->memory = aligned_alloc(64, s->bytes);
+        if (!s->memory) {
+            s->bytes = 0;
+            t->failed = true;
+        }
+    }
+    return s->memory;
+}
+
+bool team_failed(const struct team *t) {
+    return t->failed;
+}
