@@ -41,10 +41,14 @@ static double memory_of(const char *directory, bool second) {
 
 static bool has_controller(const char *list, const char *controller) {
     size_t n = strlen(controller);
-    for (const char *at = list; at; at = strchr(at, ','), at += at != NULL)
-        if (strncmp(at, controller, n) == 0 && (at[n] == ',' || at[n] == 0))
-            return true;
-    return false;
+    const char *at = list;
+    while (strncmp(at, controller, n) != 0 || (at[n] != ',' && at[n] != 0)) {
+        at = strchr(at, ',');
+        if (!at)
+            return false;
+        at++;
+    }
+    return true;
 }
 
 /* The least that limit() gives for the group and those it is in: the folders from root/group up to root. */

@@ -93,6 +93,21 @@ static int encode_all(struct encoded *n, const struct text_replay *replays, size
     return encode_to(n, p->length);
 }
 
+/* Hands over the ids, or with `rc` lets go of them; releases the rest. */
+static int finish(struct encoded *n, int rc, int32_t **ids, size_t *count) {
+    char *taken;
+    size_t length;
+    if (!rc)
+        rc = buf_take(&n->ids, &taken, &length, n->e);
+    if (!rc) {
+        *ids = (int32_t *)(void *)taken;
+        *count = length / sizeof(**ids);
+    }
+    buf_release(&n->ranges);
+    buf_release(&n->ids);
+    return rc;
+}
+
 int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size_t bytes,
                      const struct text_replay *replays, size_t replay_count, int32_t **ids, size_t *count,
                      bool *thinking, struct sonde_error *e) {
@@ -101,19 +116,50 @@ int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size
     if (rc)
         return rc;
     struct encoded n = {.tokenizer = tokenizer, .prompt = &prompt, .e = e};
-    char *taken;
-    size_t length;
-    rc = encode_all(&n, replays, replay_count);
-    if (!rc)
-        rc = buf_take(&n.ids, &taken, &length, e);
-    if (!rc) {
-        *ids = (int32_t *)(void *)taken;
-        *count = length / sizeof(**ids);
-        if (thinking)
-            *thinking = prompt.thinking;
+    rc = finish(&n, encode_all(&n, replays, replay_count), ids, count);
+    if (!rc && thinking)
+        *thinking = prompt.thinking;
+    prompt_release(&prompt);
+    return rc;
+}
+
+/* Tokenizes part by part, an answer being one, and appends to `answers` which ids they became. */
+static int encode_answers(struct encoded *n, struct buf *answers) {
+    const struct prompt *p = n->prompt;
+    for (size_t i = 0; i < p->body_count; i++) {
+        int rc = encode_to(n, p->bodies[i].begin);
+        struct text_range range = {.begin = n->ids.len / sizeof(int32_t)};
+        if (!rc)
+            rc = encode_to(n, p->bodies[i].ended);
+        if (rc)
+            return rc;
+        range.end = n->ids.len / sizeof(int32_t);
+        buf_append(answers, &range, sizeof(range));
     }
-    buf_release(&n.ranges);
-    buf_release(&n.ids);
+    return encode_to(n, p->length);
+}
+
+int text_chat_encode_answers(const sonde_tokenizer *tokenizer, const char *request, size_t bytes, int32_t **ids,
+                             size_t *count, struct text_range **answers, size_t *answer_count, struct sonde_error *e) {
+    struct prompt prompt;
+    int rc = prompt_render(request, bytes, &prompt, e);
+    if (rc)
+        return rc;
+    struct encoded n = {.tokenizer = tokenizer, .prompt = &prompt, .e = e};
+    struct buf ranges = {0};
+    char *taken = NULL;
+    size_t length = 0;
+    rc = encode_answers(&n, &ranges);
+    if (!rc)
+        rc = buf_take(&ranges, &taken, &length, e);
+    rc = finish(&n, rc, ids, count);
+    if (rc) {
+        free(taken);
+    } else {
+        *answers = (struct text_range *)(void *)taken;
+        *answer_count = length / sizeof(**answers);
+    }
+    buf_release(&ranges);
     prompt_release(&prompt);
     return rc;
 }

@@ -63,10 +63,10 @@ void turns_release(struct turns *c);
 /* ------------------------------------------------------------------------------------------ prompt */
 
 /* Where an assistant's message lies in a prompt: its reasoning with the </think> that ends it in [begin, content),
- * empty where it is left out; the rest in [content, end), without the end token. */
+ * empty where it is left out; the rest in [content, end), without the end token, which ends at `ended`. */
 struct body {
     size_t message; /* index in "messages" */
-    size_t begin, content, end;
+    size_t begin, content, end, ended;
 };
 
 struct prompt {

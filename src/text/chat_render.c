@@ -233,9 +233,10 @@ static int write_assistant(struct rendering *r, size_t i, size_t last_user) {
     write_content(r, jnode_get(message, "content"));
     int rc = jnode_truth(calls) ? write_calls(r, calls) : SONDE_OK;
     body.end = r->out.len;
-    buf_append(&r->bodies, &body, sizeof(body));
     if (!jnode_truth(jnode_get(message, "wo_eos")))
         buf_string(&r->out, TEXT_END);
+    body.ended = r->out.len;
+    buf_append(&r->bodies, &body, sizeof(body));
     return rc;
 }
 

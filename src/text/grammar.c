@@ -22,7 +22,7 @@ static void grammar_destroy(struct text_grammar *g) {
             free(g->shapes[i]->array->prefix);
         free(g->shapes[i]->array);
         object_free(g->shapes[i]->object);
-        free(g->shapes[i]->string.open);
+        free(g->shapes[i]->string.room);
         free(g->shapes[i]);
     }
     for (uint32_t i = 0; i < g->automaton_count; i++)

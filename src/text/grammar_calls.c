@@ -60,12 +60,16 @@ enum { BLANK_LINES = 2 };
 
 /* ---------------------------------------------------------------------------------------- literals */
 
-/* Begins a literal, behind which `behind` goes on, if the symbol is its first. */
+/* Begins a literal, behind which the state `parent` goes on, if the symbol is its first. */
+static void begin_literal(struct machine *m, enum literal which, uint32_t parent, uint8_t symbol) {
+    struct frame f = {.kind = FRAME_LITERAL, .at = which, .count = 1, .parent = parent};
+    if ((uint8_t)literals[which][0] == symbol)
+        frame_emit(m, &f);
+}
+
 static void start_literal(struct machine *m, enum literal which, const struct frame *behind, uint8_t symbol) {
-    if ((uint8_t)literals[which][0] != symbol)
-        return;
-    struct frame f = {.kind = FRAME_LITERAL, .at = which, .count = 1, .parent = frame_id(m, behind)};
-    frame_emit(m, &f);
+    if ((uint8_t)literals[which][0] == symbol)
+        begin_literal(m, which, frame_alone(m, behind), symbol);
 }
 
 static void literal_step(struct machine *m, const struct frame *f, uint8_t symbol) {
@@ -83,14 +87,14 @@ static void literal_step(struct machine *m, const struct frame *f, uint8_t symbo
     if (rest[step])
         frame_emit(m, &next);
     else
-        frame_enter(m, f->parent);
+        state_enter(m, f->parent);
 }
 
 /* ----------------------------------------------------------------------------------------- calls */
 
 static void start_block(struct machine *m, uint8_t symbol) {
     struct frame end = {.kind = FRAME_ROOT, .phase = ROOT_END};
-    struct frame calls = {.kind = FRAME_CALLS, .phase = CALLS_BEGIN, .parent = frame_id(m, &end)};
+    struct frame calls = {.kind = FRAME_CALLS, .phase = CALLS_BEGIN, .parent = frame_alone(m, &end)};
     start_literal(m, LITERAL_BLOCK, &calls, symbol);
 }
 
@@ -101,7 +105,7 @@ static void calls_step(struct machine *m, const struct frame *f, uint8_t symbol)
         if (symbol == '"' && tools->label[f->at]) {
             next.phase = CALLS_ENTER;
             next.at = tools->label[f->at] - 1;
-            struct frame literal = {.kind = FRAME_LITERAL, .at = LITERAL_INVOKE_NAMED, .parent = frame_id(m, &next)};
+            struct frame literal = {.kind = FRAME_LITERAL, .at = LITERAL_INVOKE_NAMED, .parent = frame_alone(m, &next)};
             frame_emit(m, &literal);
             return;
         }
@@ -113,23 +117,21 @@ static void calls_step(struct machine *m, const struct frame *f, uint8_t symbol)
     next.phase = CALLS_NAME;
     if (f->phase == CALLS_BEGIN || m->g->parallel)
         start_literal(m, LITERAL_INVOKE, &next, symbol);
-    next = *(const struct frame *)interned_at(&m->frames, f->parent);
     if (f->phase == CALLS_MORE)
-        start_literal(m, LITERAL_BLOCK_END, &next, symbol);
+        begin_literal(m, LITERAL_BLOCK_END, f->parent, symbol);
 }
 
 /* At the beginning of a line inside a call. */
 static void call_line(struct machine *m, const struct frame *f, uint8_t symbol) {
     struct frame next = *f;
     if (object_may_close(m, f)) {
-        struct frame behind = *(const struct frame *)interned_at(&m->frames, f->parent);
-        start_literal(m, LITERAL_INVOKE_END, &behind, symbol);
+        begin_literal(m, LITERAL_INVOKE_END, f->parent, symbol);
         next.phase = PHASE_CLOSE;
         if (f->phase == PHASE_FIRST && symbol == '\n')
             frame_emit(m, &next);
     }
     if (f->phase == PHASE_FIRST && symbol == '<' && key_may_come(m, f)) {
-        key_begin(m, &next);
+        key_begin(&next);
         start_literal(m, LITERAL_PARAMETER, &next, symbol);
     }
 }
@@ -143,7 +145,7 @@ static void call_name(struct machine *m, const struct frame *f, uint8_t symbol) 
     }
     next.phase = CALL_KIND;
     if (key_end(m, &next)) {
-        struct frame literal = {.kind = FRAME_LITERAL, .at = LITERAL_STRING, .parent = frame_id(m, &next)};
+        struct frame literal = {.kind = FRAME_LITERAL, .at = LITERAL_STRING, .parent = frame_alone(m, &next)};
         frame_emit(m, &literal);
     }
 }
@@ -186,7 +188,7 @@ static void parameter_step(struct machine *m, const struct frame *f, uint8_t sym
 }
 
 /* A call begins with the parameters of its tool, a text with its strings; both may be one of several. */
-void call_enter(struct machine *m, uint32_t id, const struct frame *f) {
+bool call_enter(struct machine *m, const struct frame *f) {
     struct frame behind = *f, next = {0};
     const struct gnode *n;
     if (f->kind == FRAME_CALLS && f->phase == CALLS_ENTER) {
@@ -198,16 +200,16 @@ void call_enter(struct machine *m, uint32_t id, const struct frame *f) {
         behind.phase = PHASE_FIRST;
         next.kind = FRAME_VALUE;
     } else {
-        frame_add(m, id);
-        return;
+        return false;
     }
     behind.at = 0;
-    next.parent = frame_id(m, &behind);
+    next.parent = frame_alone(m, &behind);
     for (uint32_t i = 0; i < n->shape_count; i++) {
         next.shape = n->shapes[i]->number;
         if (next.kind == FRAME_CALL ? n->shapes[i]->object != NULL : n->shapes[i]->string.texts != NULL)
             frame_emit(m, &next);
     }
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------------ texts */
@@ -215,10 +217,8 @@ void call_enter(struct machine *m, uint32_t id, const struct frame *f) {
 static void value_step(struct machine *m, const struct frame *f, uint8_t symbol) {
     const struct string_part *s = &m->g->shapes[f->shape]->string;
     text_step(m, f, symbol);
-    if (symbol == '<' && s->texts->label[f->at] && f->count >= s->min) {
-        struct frame behind = *(const struct frame *)interned_at(&m->frames, f->parent);
-        start_literal(m, LITERAL_PARAMETER_END, &behind, symbol);
-    }
+    if (s->texts->label[f->at] && f->count >= s->min)
+        begin_literal(m, LITERAL_PARAMETER_END, f->parent, symbol);
 }
 
 /* `at` is how much of the trigger was just read. With the symbol, only that makes a tag. */

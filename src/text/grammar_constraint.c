@@ -13,7 +13,8 @@
 
 #include "text/grammar_vocabulary_internal.h"
 
-enum { MASKS = 32, WALK_MAX = 1 << 19, FRAMES_KEPT = 1 << 15, ROWS_KEPT = 2048 };
+/* ROOM_LEAST: with less room too many tokens would have to be tried one by one. */
+enum { ROOM_LEAST = 12, MASKS = 32, WALK_MAX = 1 << 19, FRAMES_KEPT = 1 << 15, ROWS_KEPT = 2048 };
 
 struct mask {
     uint32_t state; /* 0: none */
@@ -99,49 +100,63 @@ static void walk_bytes(struct text_constraint *c, uint32_t *bits) {
         set_bit(bits, (uint32_t)c->v->markup);
 }
 
-/* The division whose plain tokens a frame takes, with *room for how many characters; or NULL. */
-static const struct division *takes_plain(struct text_constraint *c, const struct frame *f, uint32_t *room) {
-    const struct string_part *s;
-    *room = UNBOUNDED;
-    if (f->kind == FRAME_OBJECT && f->phase == PHASE_KEY)
-        return key_is_open(&c->m, f) ? &c->v->json : NULL;
-    if ((f->kind != FRAME_STRING && f->kind != FRAME_VALUE) || f->escape)
-        return NULL;
-    s = &c->g->shapes[f->shape]->string;
-    if (!s->open[f->at])
-        return NULL;
-    if (s->max != UNBOUNDED)
-        *room = s->max - f->count;
-    return f->kind == FRAME_STRING ? &c->v->json : &c->v->values;
+/* What is known of a frame inside a string: it takes plain tokens of a division up to `room` characters. */
+struct taking {
+    const struct division *division; /* NULL: nothing is known */
+    uint32_t room;
+    bool exact; /* and none that is longer */
+};
+
+static struct taking takes_plain(struct text_constraint *c, const struct frame *f) {
+    struct taking t = {NULL, 0, false};
+    if (f->kind == FRAME_OBJECT && f->phase == PHASE_KEY) {
+        t.division = &c->v->json;
+        t.room = key_room(&c->m, f);
+    } else if ((f->kind == FRAME_STRING || f->kind == FRAME_VALUE) && !f->escape) {
+        const struct string_part *s = &c->g->shapes[f->shape]->string;
+        t.division = f->kind == FRAME_STRING ? &c->v->json : &c->v->values;
+        t.room = s->room[f->at];
+        t.exact = t.room == ENDLESS && s->max != UNBOUNDED;
+        t.room = t.exact ? s->max - f->count : t.room;
+    }
+    if (t.room == ENDLESS && !t.exact)
+        t.room = UNBOUNDED;
+    return t;
 }
 
-/* Allows what can be allowed without a walk. What is left to be walked is returned. */
+static bool takes_token(struct text_constraint *c, uint32_t id) {
+    const struct token *t = &c->v->tokenizer->tokens[id];
+    uint32_t state = c->state;
+    for (uint32_t i = 0; i < t->length && state; i++)
+        state = machine_step(&c->m, state, (uint8_t)c->v->tokenizer->pool[t->at + i]);
+    return state != 0;
+}
+
+/* Allows what can be allowed without a walk, and tries the few plain tokens that are too long to be sure of. What is
+ * left to be walked is returned. */
 static const struct trie *allow_plain(struct text_constraint *c, uint32_t *bits) {
-    uint32_t cell = c->state, frames = 0, room = 0, most = 0;
-    const struct division *division = NULL;
+    uint32_t cell = c->state, frames = 0;
+    struct taking best = {NULL, 0, false};
     for (const struct frame *f; (f = machine_next(&c->m, &cell)); frames++) {
         struct frame copy = *f;
-        const struct division *d = takes_plain(c, &copy, &room);
-        if (d && (!division || room > most)) {
-            division = d;
-            most = room;
-        }
+        struct taking t = takes_plain(c, &copy);
+        best = t.division && (!best.division || t.room > best.room) ? t : best;
     }
-    if (!division || !division->count)
+    best.exact &= frames == 1;
+    if (!best.division || (best.room < ROOM_LEAST && !best.exact))
         return &c->v->all;
-    bool all = most >= division->plain[0].characters;
-    if (!all && frames > 1) /* another frame may take what is too long for this one */
-        return &c->v->all;
-    memcpy(bits, division->bits, c->v->words * sizeof(*bits));
-    for (uint32_t i = 0; i < division->count && division->plain[i].characters > most; i++)
-        bits[division->plain[i].id / 32] &= ~(1u << division->plain[i].id % 32);
-    return &division->rest;
+    memcpy(bits, best.division->bits, c->v->words * sizeof(*bits));
+    const struct plain_token *plain = best.division->plain, *end = plain + best.division->count;
+    for (; plain < end && plain->characters > best.room; plain++)
+        if (best.exact || !takes_token(c, plain->id))
+            bits[plain->id / 32] &= ~(1u << plain->id % 32);
+    return &best.division->rest;
 }
 
 static void make_mask(struct text_constraint *c, uint32_t *bits) {
     memset(bits, 0, c->v->words * sizeof(*bits));
-    const struct trie *rest = allow_plain(c, bits);
     c->m.work = 0;
+    const struct trie *rest = allow_plain(c, bits);
     if (!walk(c, rest, bits)) {
         if (rest == &c->v->all)
             memset(bits, 0, c->v->words * sizeof(*bits));

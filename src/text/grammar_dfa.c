@@ -182,9 +182,10 @@ static uint32_t product_label(const struct product *p, struct pair at) {
     return (p->op == DFA_AND) == (b != 0) ? a : 0;
 }
 
+/* Adds the rows of all pairs that have none yet, and of those that they lead to. */
 static int product_rows(struct product *p, struct budget *g) {
-    for (uint32_t s = 0; s < p->pairs.count; s++) {
-        struct pair at = *(const struct pair *)interned_at(&p->pairs, s);
+    for (size_t s = p->rows.len / sizeof(uint16_t) / p->classes; s < p->pairs.count; s++) {
+        struct pair at = *(const struct pair *)interned_at(&p->pairs, (uint32_t)s);
         int rc = budget_spend(g, p->classes);
         if (rc)
             return rc;
@@ -206,7 +207,7 @@ static int product_rows(struct product *p, struct budget *g) {
 
 int dfa_product(const struct dfa *a, const struct dfa *b, int op, struct budget *g, struct dfa **out) {
     struct product p = {.a = a, .b = b, .op = op, .pairs = {.record = sizeof(struct pair)}, .limit = DFA_STATES};
-    uint8_t class_of[256];
+    uint8_t class_of[256] = {0};
     p.classes = join_classes(a, b, class_of, p.byte_of);
     struct pair start = {0, b->count ? 0 : DFA_DEAD};
     bool empty = !a->count || (!b->count && op == DFA_AND);
@@ -291,54 +292,67 @@ int dfa_lengths(uint32_t min, uint32_t max, struct budget *g, struct dfa **out) 
     return SONDE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------ open */
+/* ------------------------------------------------------------------------------------------ room */
 
-/* Marks the pairs from which some text of `plain` leads to death, or to a state that does not fit. */
-static int mark_shut(const struct product *p, const uint8_t *fits, struct budget *g, uint8_t *shut) {
-    const uint16_t *rows = (const uint16_t *)(const void *)p->rows.data;
+/* The room of a pair by that of those it leads to: the least over all bytes of plain text. */
+static uint8_t least_room(const struct product *p, uint32_t s, const uint8_t *room) {
+    const uint16_t *row = (const uint16_t *)(const void *)p->rows.data + (size_t)s * p->classes;
+    struct pair at = *(const struct pair *)interned_at(&p->pairs, s);
+    uint32_t least = ENDLESS;
+    for (uint32_t c = 0; c < p->classes && least; c++) {
+        if (row[c] == DFA_DEAD) {
+            if (dfa_step(p->a, at.a, p->byte_of[c]) != DFA_DEAD)
+                least = 0;
+            continue;
+        }
+        bool whole = p->a->label[((const struct pair *)interned_at(&p->pairs, row[c]))->a] != 0;
+        uint32_t behind = room[row[c]] + (uint32_t)whole;
+        least = behind < least ? behind : least;
+    }
+    return (uint8_t)least;
+}
+
+/* From ENDLESS everywhere down to what can be kept. */
+static int find_room(const struct product *p, const uint8_t *fits, struct budget *g, uint8_t *room) {
+    for (uint32_t s = 0; s < p->pairs.count; s++)
+        room[s] = !fits || fits[((const struct pair *)interned_at(&p->pairs, s))->b] ? ENDLESS : 0;
     for (bool changed = true; changed;) {
         int rc = budget_spend(g, p->pairs.count);
         if (rc)
             return rc;
         changed = false;
         for (uint32_t s = p->pairs.count; s--;) {
-            struct pair at = *(const struct pair *)interned_at(&p->pairs, s);
-            bool bad = fits && !fits[at.b];
-            for (uint32_t c = 0; !shut[s] && !bad && c < p->classes; c++) {
-                uint32_t to = rows[s * p->classes + c];
-                bad = to == DFA_DEAD ? dfa_step(p->a, at.a, p->byte_of[c]) != DFA_DEAD : shut[to];
-            }
-            if (bad && !shut[s])
-                shut[s] = changed = true;
+            uint8_t least = room[s] ? least_room(p, s, room) : 0;
+            changed |= least < room[s];
+            room[s] = least < room[s] ? least : room[s];
         }
     }
     return SONDE_OK;
 }
 
-/* Texts begin between any two characters, which is where `plain` is at its start. */
-int dfa_open(const struct dfa *d, const struct dfa *plain, const uint8_t *fits, struct budget *g, uint8_t **open) {
-    struct product p = {.a = plain, .b = d, .pairs = {.record = sizeof(struct pair)}, .limit = DFA_DEAD};
-    uint8_t class_of[256], *shut = NULL, *result = calloc(d->count + 1, 1);
+/* Texts begin between any two characters, which is where `plain` is at its start. Pairs are met in the order of a walk
+ * from the start, so that sweeping backwards finds most at once. */
+int dfa_room(const struct dfa *d, const struct dfa *plain, const uint8_t *fits, struct budget *g, uint8_t **room) {
+    struct product p = {.a = plain, .b = d, .op = DFA_AND, .pairs = {.record = sizeof(struct pair)}, .limit = DFA_DEAD};
+    uint8_t class_of[256] = {0}, *all = NULL, *result = malloc(d->count + 1);
     p.classes = join_classes(plain, d, class_of, p.byte_of);
     int rc = result ? SONDE_OK : err_memory(g->e);
     for (uint32_t s = 0; !rc && s < d->count; s++) {
         struct pair start = {0, (uint16_t)s};
-        if (interned_id(&p.pairs, &start) == NONE)
-            rc = err_memory(g->e);
+        rc = interned_id(&p.pairs, &start) == NONE ? err_memory(g->e) : product_rows(&p, g);
     }
-    if (!rc)
-        rc = product_rows(&p, g);
-    if (!rc && !(shut = calloc(p.pairs.count + 1, 1)))
+    if (!rc && !(all = malloc(p.pairs.count + 1)))
         rc = err_memory(g->e);
-    if (!rc)
-        rc = mark_shut(&p, fits, g, shut);
-    for (uint32_t s = 0; !rc && s < d->count; s++)
-        result[s] = !shut[s];
+    rc = rc ? rc : find_room(&p, fits, g, all);
+    for (uint32_t s = 0; !rc && s < d->count; s++) {
+        struct pair start = {0, (uint16_t)s};
+        result[s] = all[interned_id(&p.pairs, &start)];
+    }
     if (rc)
         free(result);
     else
-        *open = result;
-    free(shut);
+        *room = result;
+    free(all);
     buf_release(&p.rows);
     interned_release(&p.pairs);
     return rc;

@@ -13,7 +13,7 @@
 
 #include "text/grammar_internal.h"
 
-enum { OTHERS_MANY = 254, OTHERS_ENDLESS = 255 };
+enum { OTHERS_MANY = ENDLESS - 1 };
 
 static uint32_t node_height(const struct build *b, uint32_t node) {
     return node == NONE ? NONE : b->g->nodes[node].height;
@@ -190,7 +190,7 @@ int build_check(struct build *b, uint32_t node) {
 
 static void prune_array(struct build *b, struct array_part *a) {
     for (uint32_t i = 0; i < a->prefix_count; i++)
-        if (node_height(b, a->prefix[i]) == NONE && i < a->max)
+        if (i < a->max && node_height(b, a->prefix[i]) == NONE)
             a->max = i;
     if (node_height(b, a->items) == NONE && a->max > a->prefix_count)
         a->max = a->prefix_count;
@@ -256,7 +256,7 @@ static int find_others(struct build *b, struct object_part *o) {
     }
     for (uint32_t s = 0; s < o->keys->count && !rc; s++)
         if (!ends[s])
-            o->others[s] = OTHERS_ENDLESS;
+            o->others[s] = ENDLESS;
     free(ends);
     return rc;
 }
@@ -269,9 +269,9 @@ static int finish_object(struct build *b, struct object_part *o) {
     if (!rc && !endless)
         rc = err_memory(b->budget.e);
     for (uint32_t s = 0; s < o->keys->count && !rc; s++)
-        endless[s] = o->others[s] == OTHERS_ENDLESS;
+        endless[s] = o->others[s] == ENDLESS;
     if (!rc)
-        rc = dfa_open(o->keys, b->plain, endless, &b->budget, &o->open);
+        rc = dfa_room(o->keys, b->plain, endless, &b->budget, &o->room);
     free(endless);
     b->g->words = o->words > b->g->words ? o->words : b->g->words;
     return rc;
@@ -294,7 +294,7 @@ static int finish_shape(struct build *b, struct shape *s, uint32_t mode) {
     if (s->object)
         rc = finish_object(b, s->object);
     if (!rc && s->string.texts)
-        rc = dfa_open(s->string.texts, plain, NULL, &b->budget, &s->string.open);
+        rc = dfa_room(s->string.texts, plain, NULL, &b->budget, &s->string.room);
     return rc;
 }
 

@@ -3,7 +3,7 @@
  *
  *     schema  --grammar_schema.c, grammar_shape.c-->  nodes  --grammar_finish.c-->  nodes without dead ends
  *     tools   --grammar_tools.c-->  the same, with the markup of calls around them
- *     nodes   --grammar_machine.c, _json.c, _calls.c-->  states, a byte at a time
+ *     nodes   --grammar_machine.c, _json.c, _calls.c, _keys.c-->  states, a byte at a time
  *     states  --grammar_constraint.c, with the trie of grammar_vocabulary.c-->  masks of tokens
  *
  * A node is a set of values: a list of shapes, of which the value has one. A shape says for each type of JSON what
@@ -104,9 +104,12 @@ int dfa_words(const struct word *words, size_t count, struct budget *g, struct d
  * bytes. Errors: UNSUPPORTED, MEMORY. */
 int dfa_lengths(uint32_t min, uint32_t max, struct budget *g, struct dfa **out);
 
-/* Which states are `open`: whatever text of `plain` follows, the automaton is alive, in states of which `fits` (NULL:
- * all) is set. *open has a byte a state. Errors: UNSUPPORTED, MEMORY. */
-int dfa_open(const struct dfa *d, const struct dfa *plain, const uint8_t *fits, struct budget *g, uint8_t **open);
+/* How many characters of any text that `plain` accepts (it accepts between characters, and no others) each state is
+ * sure to take, in states of which `fits` (NULL: all) is set; ENDLESS: any number. *room has a byte a state. Errors:
+ * UNSUPPORTED, MEMORY. */
+int dfa_room(const struct dfa *d, const struct dfa *plain, const uint8_t *fits, struct budget *g, uint8_t **room);
+
+enum { ENDLESS = 255 };
 
 /* ECMA-262 regular expressions (the u flag is assumed), found anywhere in a text. `where` names the keyword. Errors:
  * FORMAT, UNSUPPORTED, MEMORY. */
@@ -141,7 +144,7 @@ struct string_part {
     const struct dfa *texts; /* NULL: no strings */
     uint32_t min, max;       /* characters; other than 0 and UNBOUNDED only if free */
     bool free;               /* any text: then all escapes are taken */
-    uint8_t *open;           /* dfa_open() of texts */
+    uint8_t *room;           /* dfa_room() of texts */
 };
 
 struct array_part {
@@ -163,8 +166,8 @@ struct object_part {
     uint64_t *required;                 /* set of names */
     uint32_t required_count, min, max;
     uint64_t *reach; /* [keys->count][words]: names that can still be reached */
-    uint8_t *others; /* [keys->count]: how many other keys can; 255: without end */
-    uint8_t *open;   /* dfa_open() of keys: others without end all along */
+    uint8_t *others; /* [keys->count]: how many other keys can; ENDLESS */
+    uint8_t *room;   /* dfa_room() of keys: others without end all along */
     uint32_t height;
 };
 
@@ -245,7 +248,7 @@ struct build {
     struct buf disjoint;         /* struct disjoint */
     struct buf patterns;         /* struct known_pattern, of grammar_scalar.c */
     struct jtree builtin;
-    struct dfa *plain, *plain_value; /* texts that are sure to stay inside a string; inside a parameter */
+    struct dfa *plain, *plain_value; /* what vocabularies count as plain in strings, and in texts of parameters */
     struct budget budget;
 };
 
@@ -322,7 +325,27 @@ int build_malformed(struct build *b, const struct jnode *node, const char *why, 
 /* The token ｜DSML｜ as one symbol, where a vocabulary has it. No UTF-8 holds this byte. */
 enum { SYMBOL_DSML = 0xfe, SYMBOL_NEVER = 0xff };
 
-/* Where reading is: one frame on top of the stack that `parent` goes on with. */
+/* Sets of texts: the keys that an object has had. 0 is the empty one. */
+struct key_sets {
+    struct interned nodes, cells;
+};
+
+enum { KEYS_UNKNOWN = 1 }; /* what a key was that ended is known once it has been said */
+
+bool keys_open(struct key_sets *k);
+void keys_release(struct key_sets *k);
+/* The set with one more text, which it has not; NONE: out of memory. */
+uint32_t keys_add(struct key_sets *k, uint32_t set, const char *text, size_t count);
+/* What follows `byte` in those that begin with it: a set again. So of several bytes. */
+uint32_t keys_step(const struct key_sets *k, uint32_t set, uint8_t byte);
+uint32_t keys_run(const struct key_sets *k, uint32_t set, const char *bytes, size_t count);
+uint32_t keys_count(const struct key_sets *k, uint32_t set);
+/* True if the empty text is in the set. */
+bool keys_end(const struct key_sets *k, uint32_t set);
+/* The same set elsewhere; NONE: out of memory. */
+uint32_t keys_copy(struct key_sets *to, const struct key_sets *from, uint32_t set);
+
+/* Where reading is: one thing that is being read, and what goes on behind it. */
 enum frame_kind {
     FRAME_ROOT = 1, /* so that no frame is all 0, which is none */
     FRAME_STRING,
@@ -337,24 +360,15 @@ enum frame_kind {
 };
 
 struct frame {
-    uint32_t parent, shape;
+    uint32_t parent; /* a state */
+    uint32_t shape;
     uint8_t kind, phase, space, escape;
     uint32_t at;      /* state of an automaton, class, tool, or literal */
     uint32_t count;   /* characters, items, members, or bytes of a literal */
     uint32_t seen;    /* set of names that came */
-    uint32_t keys;    /* list of other keys that came */
-    uint32_t residue; /* inside a key: those it may still become */
+    uint32_t keys;    /* set of other keys that came */
+    uint32_t residue; /* inside a key: what is left of those that begin like it */
     uint32_t depth;
-};
-
-enum { KEYS_UNKNOWN = 1 }; /* a list of keys: what came is known once it has been said */
-
-struct key {
-    uint32_t next, at, length; /* bytes of texts, as they were written */
-};
-
-struct residue {
-    uint32_t next, key, read; /* a key, whose first `read` bytes came */
 };
 
 /*
@@ -363,20 +377,19 @@ struct residue {
  */
 struct machine {
     const struct text_grammar *g;
-    bool markup;                        /* ｜DSML｜ comes as a symbol */
-    struct interned frames;             /* struct frame */
-    struct interned cells;              /* struct cell: sets of frames, ascending, as lists */
-    struct interned sets;               /* g->words words: sets of names */
-    struct interned keys;               /* struct key: lists of keys that came, the last one first */
-    struct interned residues;           /* struct residue: lists of keys that what was read of one may still become */
-    struct buf texts;                   /* of keys */
+    bool markup;            /* ｜DSML｜ comes as a symbol */
+    struct interned frames; /* struct frame */
+    struct interned cells;  /* struct cell: sets of frames, ascending, as lists */
+    struct interned sets;   /* g->words words: sets of names */
+    struct key_sets keys;
     uint32_t *row_of, row_of_cap;       /* by state: number of its row + 1 */
     uint32_t *rows, row_count, row_cap; /* [row_count][256] states; NONE: not known yet */
     const char *said;                   /* the key that ends now, when it is known; else NULL */
     size_t said_count;
-    uint32_t *out, out_count; /* frames of the state being made */
-    uint64_t work;            /* frames stepped since the caller set it to 0 */
-    bool failed;              /* out of memory */
+    struct frame *out;
+    uint32_t out_count; /* frames of the state being made */
+    uint64_t work;      /* frames stepped since the caller set it to 0 */
+    bool failed;        /* out of memory */
 };
 
 int machine_open(struct machine *m, const struct text_grammar *g, bool markup, uint32_t *start, struct sonde_error *e);
@@ -399,13 +412,13 @@ const struct frame *machine_next(const struct machine *m, uint32_t *cell);
 
 /* For the parts of the machine among themselves. A step emits the frames of the next state. */
 void frame_emit(struct machine *m, const struct frame *f);
-void frame_add(struct machine *m, uint32_t id);   /* emits a frame by number */
-void frame_enter(struct machine *m, uint32_t id); /* the same, or the frames that it begins with */
-uint32_t frame_id(struct machine *m, const struct frame *f);
-void frame_step(struct machine *m, uint32_t id, uint8_t symbol);
+uint32_t frame_alone(struct machine *m, const struct frame *f);      /* the state of one frame, to be a parent */
+void state_enter(struct machine *m, uint32_t state);                 /* emits its frames, or what they begin with */
+void state_go_on(struct machine *m, uint32_t state, uint8_t symbol); /* the same after one more symbol */
 void json_step(struct machine *m, const struct frame *f, uint8_t symbol);
 void call_step(struct machine *m, const struct frame *f, uint8_t symbol);
-void call_enter(struct machine *m, uint32_t id, const struct frame *f);
+/* True if f begins with something else, which was emitted. */
+bool call_enter(struct machine *m, const struct frame *f);
 
 /* The first byte of a value of a node; `behind` is the frame that goes on after it. */
 void value_start(struct machine *m, uint32_t node, const struct frame *behind, uint8_t symbol);
@@ -421,13 +434,13 @@ const struct object_part *frame_object(const struct machine *m, const struct fra
 bool object_may_close(const struct machine *m, const struct frame *f);
 bool key_may_come(struct machine *m, const struct frame *f);
 /* f, which is before a key, becomes one inside it. */
-void key_begin(struct machine *m, struct frame *f);
+void key_begin(struct frame *f);
 /* A byte of a key: true with f after it. */
 bool key_step(struct machine *m, struct frame *f, uint8_t symbol);
 /* The closing quotation mark: true with f behind it, f->at the class of the key. */
 bool key_end(struct machine *m, struct frame *f);
-/* True if any plain text may follow inside the key. */
-bool key_is_open(struct machine *m, const struct frame *f);
+/* How many characters of plain text are sure to be taken inside the key; ENDLESS. */
+uint32_t key_room(struct machine *m, const struct frame *f);
 
 /* Of arrays and objects, and of the parameters of a call. */
 enum { PHASE_FIRST, PHASE_NEXT, PHASE_KEY, PHASE_COLON, PHASE_VALUE, PHASE_AFTER, PHASE_CLOSE };

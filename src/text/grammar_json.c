@@ -59,7 +59,7 @@ static void start_scalar(struct machine *m, const struct shape *s, struct frame 
 
 void value_start(struct machine *m, uint32_t node, const struct frame *behind, uint8_t symbol) {
     const struct gnode *n = &m->g->nodes[node];
-    struct frame f = {.parent = frame_id(m, behind), .depth = behind->depth};
+    struct frame f = {.parent = frame_alone(m, behind), .depth = behind->depth};
     uint32_t highest = is_lean(behind) ? n->height : NONE - 1;
     for (uint32_t i = 0; i < n->shape_count; i++) {
         const struct shape *s = n->shapes[i];
@@ -90,7 +90,7 @@ static void scalar_step(struct machine *m, const struct frame *f, uint8_t symbol
     if (next.at != DFA_DEAD)
         frame_emit(m, &next);
     else if (d->label[f->at])
-        frame_step(m, f->parent, symbol);
+        state_go_on(m, f->parent, symbol);
 }
 
 /* ----------------------------------------------------------------------------------------- escapes */
@@ -247,7 +247,7 @@ static void string_step(struct machine *m, const struct frame *f, uint8_t symbol
         string_escape(m, f, symbol);
     } else if (symbol == '"') {
         if (s->texts->label[f->at] && f->count >= s->min)
-            frame_enter(m, f->parent);
+            state_enter(m, f->parent);
     } else if (symbol >= 0x20) {
         text_step(m, f, symbol);
     }
@@ -271,7 +271,7 @@ static void array_step(struct machine *m, const struct frame *f, uint8_t symbol)
     struct frame next = *f;
     if (symbol == ']') {
         if (closes)
-            frame_enter(m, f->parent);
+            state_enter(m, f->parent);
         return;
     }
     if (f->phase == PHASE_AFTER && symbol == ',' && more) {
@@ -324,63 +324,33 @@ static bool key_is_alive(struct machine *m, const struct frame *f, uint32_t stat
     for (uint32_t w = 0; w < o->words; w++)
         if (o->reach[(size_t)state * o->words + w] & ~seen_names(m, f)[w] & (only ? o->required[w] : ~0ull))
             return true;
-    if (only || o->others[state] == UINT8_MAX)
+    if (only || o->others[state] == ENDLESS)
         return !only;
-    uint32_t came = 0;
-    for (; residue; residue = ((const struct residue *)interned_at(&m->residues, residue))->next)
-        came++;
-    return f->keys != KEYS_UNKNOWN && o->others[state] > came;
+    return f->keys != KEYS_UNKNOWN && o->others[state] > keys_count(&m->keys, residue);
 }
 
 bool key_may_come(struct machine *m, const struct frame *f) {
     const struct object_part *o = frame_object(m, f);
     if (!o->keys->count || f->count >= o->max)
         return false;
-    struct frame key = *f;
-    if (o->others[0] != UINT8_MAX)
-        key_begin(m, &key);
-    return key_is_alive(m, f, 0, key.residue);
+    return key_is_alive(m, f, 0, f->keys);
 }
 
-/* Adds in order, so that equal lists have one number. */
-static uint32_t put_residue(struct machine *m, uint32_t key, uint32_t read, uint32_t next) {
-    struct residue r = {next, key, read};
-    uint32_t id = interned_id(&m->residues, &r);
-    m->failed |= id == NONE;
-    return id == NONE ? 0 : id;
-}
-
-void key_begin(struct machine *m, struct frame *f) {
+void key_begin(struct frame *f) {
     f->phase = PHASE_KEY;
     f->space = 0;
     f->at = 0;
-    f->residue = 0;
-    for (uint32_t key = f->keys; key > KEYS_UNKNOWN; key = ((const struct key *)interned_at(&m->keys, key))->next)
-        f->residue = put_residue(m, key, 0, f->residue);
-}
-
-/* Those keys that go on with `bytes`. Turns the list round, which every path to it does alike. */
-static uint32_t residue_step(struct machine *m, uint32_t residue, const char *bytes, size_t count) {
-    uint32_t kept = 0;
-    while (residue) {
-        struct residue r = *(const struct residue *)interned_at(&m->residues, residue);
-        const struct key *key = interned_at(&m->keys, r.key);
-        if (key->length - r.read >= count && memcmp(m->texts.data + key->at + r.read, bytes, count) == 0)
-            kept = put_residue(m, r.key, r.read + (uint32_t)count, kept);
-        residue = r.next;
-    }
-    return kept;
+    f->residue = f->keys == KEYS_UNKNOWN ? 0 : f->keys;
 }
 
 static bool key_goes_on(struct machine *m, const struct frame *f, unsigned c, const char *rest, size_t count) {
-    uint32_t residue = residue_step(m, f->residue, rest, count);
+    uint32_t residue = keys_run(&m->keys, f->residue, rest, count);
     return key_is_alive(m, f, dfa_step(frame_object(m, f)->keys, f->at, (uint8_t)c), residue);
 }
 
 bool key_step(struct machine *m, struct frame *f, uint8_t symbol) {
     const struct dfa *keys = frame_object(m, f)->keys;
-    char byte = (char)symbol;
-    f->residue = residue_step(m, f->residue, &byte, 1);
+    f->residue = keys_step(&m->keys, f->residue, symbol);
     if (f->kind == FRAME_OBJECT && (f->escape || symbol == '\\')) {
         int whole;
         uint8_t escape = 0;
@@ -397,26 +367,11 @@ bool key_step(struct machine *m, struct frame *f, uint8_t symbol) {
     return key_is_alive(m, f, f->at, f->residue);
 }
 
-/* True if one of the keys that came ends here. */
-static bool came_before(const struct machine *m, uint32_t residue) {
-    while (residue) {
-        const struct residue *r = interned_at(&m->residues, residue);
-        if (((const struct key *)interned_at(&m->keys, r->key))->length == r->read)
-            return true;
-        residue = r->next;
-    }
-    return false;
-}
-
-/* The list with the key that ends now. */
+/* The set with the key that ends now. */
 static uint32_t remember_key(struct machine *m, uint32_t keys) {
-    if (!m->said)
-        return KEYS_UNKNOWN;
-    struct key key = {keys, (uint32_t)m->texts.len, (uint32_t)m->said_count};
-    buf_append(&m->texts, m->said, m->said_count);
-    uint32_t id = m->texts.failed ? NONE : interned_id(&m->keys, &key);
-    m->failed |= id == NONE;
-    return id == NONE ? 0 : id;
+    uint32_t set = m->said ? keys_add(&m->keys, keys, m->said, m->said_count) : KEYS_UNKNOWN;
+    m->failed |= set == NONE;
+    return set == NONE ? 0 : set;
 }
 
 static uint32_t remember_name(struct machine *m, const struct frame *f, uint32_t name) {
@@ -440,7 +395,7 @@ bool key_end(struct machine *m, struct frame *f) {
             return false;
         f->seen = remember_name(m, f, class);
     } else {
-        if (only || f->keys == KEYS_UNKNOWN || came_before(m, f->residue))
+        if (only || f->keys == KEYS_UNKNOWN || keys_end(&m->keys, f->residue))
             return false;
         f->keys = remember_key(m, f->keys);
     }
@@ -450,8 +405,8 @@ bool key_end(struct machine *m, struct frame *f) {
     return true;
 }
 
-bool key_is_open(struct machine *m, const struct frame *f) {
-    return !f->escape && frame_object(m, f)->open[f->at] && !required_only(m, f);
+uint32_t key_room(struct machine *m, const struct frame *f) {
+    return f->escape || required_only(m, f) ? 0 : frame_object(m, f)->room[f->at];
 }
 
 /* ----------------------------------------------------------------------------------------- objects */
@@ -484,10 +439,10 @@ static void object_between(struct machine *m, const struct frame *f, uint8_t sym
     struct frame next = *f;
     if (symbol == '}') {
         if (closes)
-            frame_enter(m, f->parent);
+            state_enter(m, f->parent);
     } else if (symbol == '"') {
         if (before_key && key_may_come(m, f)) {
-            key_begin(m, &next);
+            key_begin(&next);
             frame_emit(m, &next);
         }
     } else if (symbol == ',') {

@@ -1,15 +1,17 @@
 /*
  * grammar_machine.c - states, and steps from one to the next.
  *
- * A frame is one thing that is being read, with the frame that goes on behind it as its parent. A state is a set of
- * frames: alternatives, as anyOf leaves them open. Frames and states are kept once, by number, so stacks share what
- * is below and states that come again are known again, with all transitions that were taken from them.
+ * A frame is one thing that is being read. A state is a set of frames: alternatives, as anyOf leaves them open. What
+ * goes on behind a frame, its parent, is a state too, so that alternatives which read the same thing are one frame
+ * with several ways to go on: they do not multiply with the depth of an answer. Frames and states are kept once, by
+ * number; so stacks share what is below, and states that come again are known again, with all transitions that were
+ * taken from them.
  *
  * Sets are lists of cells in ascending order of frames, and a cell is kept once too: its number is the state.
  *
  * A key that schemas do not name must not come twice, so objects remember theirs. While tokens are only tried, what a
- * key said is not at hand; the list is then KEYS_UNKNOWN, and no other such key can end in the same token. Once bytes
- * are really said, machine_step_said() puts the key in the list.
+ * key said is not at hand; the set is then KEYS_UNKNOWN, and no other such key can end in the same token. Once bytes
+ * are really said, machine_step_said() puts the key in the set.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +19,9 @@
 #include "text/chat_internal.h"
 #include "text/grammar_internal.h"
 
-/* Alternatives beyond these are given up: answers that only they allow are not, but no others are either. */
-enum { FRAMES_MAX = 32, ROWS_MAX = 4096 };
+/* Alternatives, and ways on from one, beyond these are given up: answers that only they allow are not then, but
+ * nothing is that should not be. */
+enum { FRAMES_MAX = 32, PARENTS_MAX = 64, ROWS_MAX = 4096 };
 
 struct cell {
     uint32_t frame, next;
@@ -28,30 +31,23 @@ struct cell {
 
 /* Number 0 is nothing in each, so that 0 can end lists. */
 static bool open_tables(struct machine *m) {
+    static const struct frame nothing;
     uint64_t *names = calloc(m->g->words + 1, sizeof(*names));
-    static const uint32_t nothing[sizeof(struct frame) / sizeof(uint32_t)];
-    static const struct key unknown = {NONE, NONE, NONE};
     m->frames.record = sizeof(struct frame);
     m->cells.record = sizeof(struct cell);
     m->sets.record = (m->g->words ? m->g->words : 1) * sizeof(uint64_t);
-    m->keys.record = sizeof(struct key);
-    m->residues.record = sizeof(struct residue);
-    bool good = names && interned_id(&m->sets, names) == 0 && interned_id(&m->frames, nothing) == 0 &&
-                interned_id(&m->cells, nothing) == 0 && interned_id(&m->keys, nothing) == 0 &&
-                interned_id(&m->keys, &unknown) == KEYS_UNKNOWN && interned_id(&m->residues, nothing) == 0;
-    buf_string(&m->texts, "");
     m->out = malloc(FRAMES_MAX * sizeof(*m->out));
+    bool good = names && m->out && interned_id(&m->sets, names) == 0 && interned_id(&m->frames, &nothing) == 0 &&
+                interned_id(&m->cells, &nothing) == 0 && keys_open(&m->keys);
     free(names);
-    return good && m->out;
+    return good;
 }
 
 static void release_tables(struct machine *m) {
     interned_release(&m->frames);
     interned_release(&m->cells);
     interned_release(&m->sets);
-    interned_release(&m->keys);
-    interned_release(&m->residues);
-    buf_release(&m->texts);
+    keys_release(&m->keys);
     free(m->row_of);
     free(m->rows);
     free(m->out);
@@ -64,57 +60,60 @@ void machine_release(struct machine *m) {
 
 /* ------------------------------------------------------------------------------------------ frames */
 
-uint32_t frame_id(struct machine *m, const struct frame *f) {
-    uint32_t id = interned_id(&m->frames, f);
+static struct cell cell_at(const struct machine *m, uint32_t cell) {
+    return *(const struct cell *)interned_at(&m->cells, cell);
+}
+
+static uint32_t put_cell(struct machine *m, uint32_t frame, uint32_t next) {
+    struct cell c = {frame, next};
+    uint32_t id = frame == NONE || next == NONE ? NONE : interned_id(&m->cells, &c);
     m->failed |= id == NONE;
-    return id == NONE ? 0 : id;
+    return m->failed ? 0 : id;
 }
 
-void frame_add(struct machine *m, uint32_t id) {
-    uint32_t at = m->out_count;
-    for (uint32_t i = 0; i < m->out_count; i++)
-        if (m->out[i] == id)
-            return;
-    if (!id || m->out_count == FRAMES_MAX)
-        return;
-    for (; at && m->out[at - 1] > id; at--)
-        m->out[at] = m->out[at - 1];
-    m->out[at] = id;
-    m->out_count++;
+/* The state with the frames of both. */
+static uint32_t join(struct machine *m, uint32_t a, uint32_t b) {
+    uint32_t frames[PARENTS_MAX], count = 0, state = 0;
+    if (a == b)
+        return a;
+    while ((a || b) && count < PARENTS_MAX) {
+        struct cell x = a ? cell_at(m, a) : (struct cell){NONE, 0}, y = b ? cell_at(m, b) : (struct cell){NONE, 0};
+        frames[count++] = x.frame < y.frame ? x.frame : y.frame;
+        a = x.frame <= y.frame ? x.next : a;
+        b = y.frame <= x.frame ? y.next : b;
+    }
+    while (count--)
+        state = put_cell(m, frames[count], state);
+    return state;
 }
 
-void frame_enter(struct machine *m, uint32_t id) {
-    struct frame f = *(const struct frame *)interned_at(&m->frames, id);
-    if (f.kind == FRAME_CALLS || f.kind == FRAME_CALL)
-        call_enter(m, id, &f);
-    else
-        frame_add(m, id);
+static bool same_but_parent(const struct frame *a, const struct frame *b) {
+    struct frame c = *a;
+    c.parent = b->parent;
+    return memcmp(&c, b, sizeof(c)) == 0;
 }
 
 void frame_emit(struct machine *m, const struct frame *f) {
-    frame_add(m, frame_id(m, f));
+    for (uint32_t i = 0; i < m->out_count; i++)
+        if (same_but_parent(&m->out[i], f)) {
+            m->out[i].parent = join(m, m->out[i].parent, f->parent);
+            return;
+        }
+    if (m->out_count < FRAMES_MAX)
+        m->out[m->out_count++] = *f;
 }
 
-void frame_step(struct machine *m, uint32_t id, uint8_t symbol) {
-    struct frame f = *(const struct frame *)interned_at(&m->frames, id); /* which may move */
+uint32_t frame_alone(struct machine *m, const struct frame *f) {
+    return put_cell(m, interned_id(&m->frames, f), 0);
+}
+
+static void frame_step(struct machine *m, const struct frame *f, uint8_t symbol) {
+    bool json = f->kind == FRAME_STRING || f->kind == FRAME_SCALAR || f->kind == FRAME_ARRAY || f->kind == FRAME_OBJECT;
     m->work++;
-    switch ((enum frame_kind)f.kind) {
-    case FRAME_VALUE:
-    case FRAME_LITERAL:
-    case FRAME_FREE:
-    case FRAME_CALLS:
-    case FRAME_CALL:
-        call_step(m, &f, symbol);
-        break;
-    case FRAME_ROOT:
-        if (m->g->kind == GRAMMAR_TOOLS)
-            call_step(m, &f, symbol);
-        else
-            json_step(m, &f, symbol);
-        break;
-    default:
-        json_step(m, &f, symbol);
-    }
+    if (json || (f->kind == FRAME_ROOT && m->g->kind == GRAMMAR_JSON))
+        json_step(m, f, symbol);
+    else
+        call_step(m, f, symbol);
 }
 
 /* ------------------------------------------------------------------------------------------ states */
@@ -122,32 +121,46 @@ void frame_step(struct machine *m, uint32_t id, uint8_t symbol) {
 const struct frame *machine_next(const struct machine *m, uint32_t *cell) {
     if (!*cell)
         return NULL;
-    const struct cell *c = interned_at(&m->cells, *cell);
-    *cell = c->next;
-    return interned_at(&m->frames, c->frame);
+    struct cell c = cell_at(m, *cell);
+    *cell = c.next;
+    return interned_at(&m->frames, c.frame);
 }
 
-/* The state of the frames in out. */
-static uint32_t collect(struct machine *m) {
-    uint32_t state = 0;
-    for (uint32_t i = m->out_count; i--;) {
-        struct cell c = {m->out[i], state};
-        state = interned_id(&m->cells, &c);
-        if (state == NONE) {
-            m->failed = true;
-            return 0;
-        }
+/* Frames are copied, as their place may move. */
+void state_enter(struct machine *m, uint32_t state) {
+    for (const struct frame *at; (at = machine_next(m, &state));) {
+        struct frame f = *at;
+        if (!call_enter(m, &f))
+            frame_emit(m, &f);
     }
+}
+
+void state_go_on(struct machine *m, uint32_t state, uint8_t symbol) {
+    for (const struct frame *at; (at = machine_next(m, &state));) {
+        struct frame f = *at;
+        frame_step(m, &f, symbol);
+    }
+}
+
+static int compare_ids(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The state of the frames that were emitted. */
+static uint32_t collect(struct machine *m) {
+    uint32_t ids[FRAMES_MAX], state = 0;
+    for (uint32_t i = 0; i < m->out_count; i++)
+        ids[i] = interned_id(&m->frames, &m->out[i]);
+    qsort(ids, m->out_count, sizeof(*ids), compare_ids);
+    for (uint32_t i = m->out_count; i--;)
+        state = put_cell(m, ids[i], state);
     return m->failed ? 0 : state;
 }
 
 static uint32_t step(struct machine *m, uint32_t state, uint8_t symbol) {
     m->out_count = 0;
-    for (uint32_t cell = state; cell;) {
-        struct cell c = *(const struct cell *)interned_at(&m->cells, cell);
-        frame_step(m, c.frame, symbol);
-        cell = c.next;
-    }
+    state_go_on(m, state, symbol);
     return collect(m);
 }
 
@@ -206,13 +219,10 @@ bool machine_in_key(const struct machine *m, uint32_t state) {
 
 bool machine_may_end(struct machine *m, uint32_t state) {
     for (const struct frame *f; (f = machine_next(m, &state));) {
-        if (f->kind == FRAME_SCALAR) {
-            const struct dfa *d = m->g->shapes[f->shape]->scalars[f->phase];
-            if (!d->label[f->at])
-                continue;
-            f = interned_at(&m->frames, f->parent);
-        }
         if (f->kind == FRAME_FREE || (f->kind == FRAME_ROOT && f->phase == ROOT_END))
+            return true;
+        if (f->kind == FRAME_SCALAR && m->g->shapes[f->shape]->scalars[f->phase]->label[f->at] &&
+            machine_may_end(m, f->parent))
             return true;
     }
     return false;
@@ -232,49 +242,36 @@ int machine_open(struct machine *m, const struct text_grammar *g, bool markup, u
     return m->failed ? err_memory(e) : SONDE_OK;
 }
 
-/* A list of keys in the other machine, made of the last one first. */
-static uint32_t copy_keys(struct machine *to, const struct machine *from, uint32_t list) {
-    struct buf order = {0};
-    uint32_t copy = 0;
-    for (uint32_t id = list; id > KEYS_UNKNOWN;) {
-        const struct key *key = interned_at(&from->keys, id);
-        buf_append(&order, key, sizeof(*key));
-        id = key->next;
+/* A copy of one state in a new machine. `copies` has those that were made, by state, NONE for the others: states share
+ * much. */
+static uint32_t copy_state(struct machine *to, const struct machine *from, uint32_t state, uint32_t *copies) {
+    if (copies[state] != NONE || to->failed)
+        return copies[state];
+    uint32_t ids[PARENTS_MAX], count = 0, copy = 0;
+    for (uint32_t cell = state; cell && count < PARENTS_MAX; cell = cell_at(from, cell).next) {
+        struct frame f = *(const struct frame *)interned_at(&from->frames, cell_at(from, cell).frame);
+        f.parent = copy_state(to, from, f.parent, copies);
+        f.keys = keys_copy(&to->keys, &from->keys, f.keys);
+        f.seen = interned_id(&to->sets, interned_at(&from->sets, f.seen));
+        to->failed |= f.keys == NONE || f.seen == NONE;
+        ids[count++] = interned_id(&to->frames, &f);
     }
-    for (size_t i = order.len / sizeof(struct key); i-- && !order.failed;) {
-        struct key key = ((const struct key *)(const void *)order.data)[i];
-        buf_append(&to->texts, from->texts.data + key.at, key.length);
-        key.next = copy;
-        key.at = (uint32_t)(to->texts.len - key.length);
-        copy = interned_id(&to->keys, &key);
-        to->failed |= copy == NONE;
-    }
-    to->failed |= order.failed || to->texts.failed;
-    buf_release(&order);
-    return copy;
-}
-
-static uint32_t copy_frame(struct machine *to, const struct machine *from, uint32_t id) {
-    struct frame f = *(const struct frame *)interned_at(&from->frames, id);
-    if (!id || to->failed)
-        return 0;
-    f.parent = copy_frame(to, from, f.parent);
-    f.keys = copy_keys(to, from, f.keys);
-    f.seen = interned_id(&to->sets, interned_at(&from->sets, f.seen));
-    to->failed |= f.seen == NONE;
-    return frame_id(to, &f);
+    qsort(ids, count, sizeof(*ids), compare_ids);
+    while (count--)
+        copy = put_cell(to, ids[count], copy);
+    return copies[state] = copy;
 }
 
 bool machine_renew(struct machine *m, uint32_t *state) {
     struct machine new = {.g = m->g, .markup = m->markup, .work = m->work};
-    bool good = open_tables(&new);
-    for (uint32_t cell = *state; cell && good;) {
-        struct cell c = *(const struct cell *)interned_at(&m->cells, cell);
-        frame_add(&new, copy_frame(&new, m, c.frame));
-        cell = c.next;
+    uint32_t *copies = malloc(m->cells.count * sizeof(*copies)), copy = 0;
+    if (copies && open_tables(&new)) {
+        memset(copies, 0xff, m->cells.count * sizeof(*copies)); /* NONE */
+        copies[0] = 0;
+        copy = copy_state(&new, m, *state, copies);
     }
-    uint32_t copy = good ? collect(&new) : 0;
-    if (!copy) {
+    free(copies);
+    if (!copy || new.failed) {
         release_tables(&new);
         return false;
     }

@@ -16,8 +16,8 @@
 
 enum { NAME_SHIFT = 16 }; /* labels: bit 0 any key, bits 1 to GRAMMAR_PATTERNS patterns, above this name + 1 */
 
-/* Names that can be written in a tag and read again, and are not too long for one. */
-static const char parameter_names[] = "^[^\\x00-\\x1f\\x7f\"<“”„‟″＂]{1,128}$";
+/* Names that can be written in a tag and read again. */
+static const char parameter_names[] = "^[^\\x00-\\x1f\\x7f\"<“”„‟″＂]+$";
 
 struct members {
     struct build *b;
@@ -353,7 +353,7 @@ void object_free(struct object_part *o) {
         free(o->required);
         free(o->reach);
         free(o->others);
-        free(o->open);
+        free(o->room);
     }
     free(o);
 }

@@ -305,7 +305,7 @@ static int note_exclusive(struct build *b, const struct jnode *schema, const str
 static int expand_member(struct build *b, const struct jnode *schema, const struct jnode *member,
                          const struct active *active, struct conjunction *to) {
     if (is_key(member, "$ref")) {
-        const struct jnode *target;
+        const struct jnode *target = NULL;
         int rc = resolve(b, member, &target);
         return rc ? rc : expand_schema(b, target, active, to);
     }
@@ -506,6 +506,10 @@ int build_schema(struct build *b, const struct jnode *schema, uint32_t mode, uin
     struct conjunction c = {.mode = mode};
     b->root = schema;
     int rc = conjunction_add(b, &c, PART_SCHEMA, schema);
+    if (!rc && mode == NODE_CALL)
+        rc = conjunction_add(b, &c, PART_SCHEMA, build_builtin(b, "object"));
+    if (rc)
+        conjunction_release(&c);
     rc = rc ? rc : build_node(b, &c, node);
     return rc ? rc : build_pending(b);
 }
@@ -534,7 +538,8 @@ int build_keep(struct build *b, struct dfa *d, const struct dfa **kept) {
 }
 
 static int open_texts(struct build *b) {
-    static const char any[] = "^[^]*$", plain[] = "^[^\\x00-\\x1f\"\\\\]*$", no_tag[] = "^[^<]*$";
+    static const char any[] = "^[^]*$", plain[] = "^[^\\x00-\\x1f\"\\\\\\u2028\\u2029]*$";
+    static const char no_tag[] = "^[^<\\n\\r\\u2028\\u2029]*$";
     static const char tag[] = "</?[|｜]{1,3}DSML[|｜]";
     struct dfa *all = NULL, *tagged = NULL, *untagged = NULL;
     int rc = dfa_regex(any, strlen(any), "any", &b->budget, &all);

@@ -6,8 +6,8 @@
  * is one symbol. Neither are tokens with bytes that no UTF-8 has.
  *
  * Most tokens are plain text that changes nothing inside a string but its length. Those that hold whole characters
- * and none that could end a string (`plain`) are kept as one mask and in order of length; all others as a trie of
- * their own, which is much smaller than the whole. There are two such divisions, as strings of JSON and texts of
+ * and none that could end a string or line (`plain`) are kept as one mask and in order of length; all others as a trie
+ * of their own, which is much smaller than the whole. There are two such divisions, as strings of JSON and texts of
  * parameters are ended by other characters.
  */
 #include <stdlib.h>
@@ -60,15 +60,22 @@ static bool make_trie(const struct entry *entries, size_t count, struct trie *t)
     return true;
 }
 
+/* A line end, which "." in a pattern leaves out, or a character that is not plain by itself. */
+static bool is_plain(const uint8_t *at, size_t length, bool json) {
+    if (length == 3)
+        return memcmp(at, "\xe2\x80\xa8", 3) != 0 && memcmp(at, "\xe2\x80\xa9", 3) != 0;
+    return json ? *at >= 0x20 && *at != '"' && *at != '\\' : *at != '<' && *at != '\n' && *at != '\r';
+}
+
 /* Characters of a token that is plain, or 0. */
 static uint32_t plain_characters(const struct entry *e, bool json) {
     uint32_t characters = 0;
     for (size_t at = 0; at < e->length; characters++) {
         enum utf8_kind kind;
-        uint8_t c = e->bytes[at];
-        at += utf8_next((const char *)e->bytes + at, e->length - at, &kind);
-        if (kind != UTF8_WHOLE || (json ? c < 0x20 || c == '"' || c == '\\' : c == '<' || c == SYMBOL_DSML))
+        size_t length = utf8_next((const char *)e->bytes + at, e->length - at, &kind);
+        if (kind != UTF8_WHOLE || !is_plain(e->bytes + at, length, json))
             return 0;
+        at += length;
     }
     return characters;
 }

@@ -83,6 +83,13 @@ int text_tokenizer_encode_typed(const sonde_tokenizer *tokenizer, const char *te
                                 const struct text_range *typed, size_t typed_count, int32_t **ids, size_t *count,
                                 struct sonde_error *e);
 
+/* The pieces that a text is cut into before merging, in order, as sonde_tokenizer_encode() with SONDE_MARKUP_TEXT cuts
+ * it: together they are the text, but for what Removed patterns drop. piece() gets bytes that are valid during the call
+ * and returns 0, or an error that ends the walk. Errors: those of text_tokenizer_encode_typed(), and piece()'s. */
+int text_tokenizer_split(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
+                         int (*piece)(void *context, const char *bytes, size_t count), void *context,
+                         struct sonde_error *e);
+
 /* --------------------------------------------------------------------------------------- chat */
 
 /* sonde_chat_render() that also tells which bytes of the prompt came out of messages: *typed (the caller
@@ -114,6 +121,12 @@ struct text_replay {
 int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size_t bytes,
                      const struct text_replay *replays, size_t replay_count, int32_t **ids, size_t *count,
                      bool *thinking, struct sonde_error *e);
+
+/* text_chat_encode() of a conversation to learn from: *answers, which the caller free()s too, are the ids [begin, end)
+ * that an assistant says, in order: its reasoning where the prompt keeps it, its content, its calls, and the token
+ * that ends it. Errors: FORMAT (names message and field), ARGUMENT (text too long), UNSUPPORTED, MEMORY. */
+int text_chat_encode_answers(const sonde_tokenizer *tokenizer, const char *request, size_t bytes, int32_t **ids,
+                             size_t *count, struct text_range **answers, size_t *answer_count, struct sonde_error *e);
 
 /* ------------------------------------------------------------------------------------- streams */
 

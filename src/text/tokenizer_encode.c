@@ -39,7 +39,9 @@ struct encoding {
     struct symbol *symbols;
     uint64_t *heap; /* rank << 32 | position of the left symbol; three entries for every symbol suffice */
     size_t heap_count, room;
-    struct buf prefixed; /* a piece behind the space that prefix_level wants */
+    struct buf prefixed;                                          /* a piece behind the space that prefix_level wants */
+    int (*piece)(void *context, const char *bytes, size_t count); /* takes pieces in place of merging, or NULL */
+    void *context;
 };
 
 /* ------------------------------------------------------------------------------------------ tables */
@@ -192,6 +194,8 @@ static void merge_symbols(struct encoding *n) {
 }
 
 static int encode_piece(struct encoding *n, const char *piece, size_t count) {
+    if (n->piece)
+        return n->piece(n->context, piece, count);
     if (count == 1)
         return put_id(n, n->t->byte_ids[(unsigned char)piece[0]]);
     uint32_t whole = n->t->whole ? tokenizer_whole(n->t, piece, count) : TOKEN_NONE;
@@ -311,18 +315,25 @@ static int encode_marked(struct encoding *n, int s, size_t begin, size_t end) {
     return encode_marked(n, s + 1, done, end);
 }
 
+static int check_length(size_t bytes, struct sonde_error *e) {
+    if (bytes <= TEXT_LIMIT)
+        return SONDE_OK;
+    return err_set(e, SONDE_ERROR_ARGUMENT, "a text of %zu bytes is too long: at most %u are tokenized", bytes,
+                   TEXT_LIMIT);
+}
+
 int text_tokenizer_encode_typed(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
                                 const struct text_range *typed, size_t typed_count, int32_t **ids, size_t *count,
                                 struct sonde_error *e) {
-    if (bytes > TEXT_LIMIT)
-        return err_set(e, SONDE_ERROR_ARGUMENT, "a text of %zu bytes is too long: at most %u are tokenized", bytes,
-                       TEXT_LIMIT);
     struct encoding n = {
         .t = tokenizer, .text = text, .e = e, .typed = typed, .typed_end = typed ? typed + typed_count : typed};
+    int rc = check_length(bytes, e);
+    if (rc)
+        return rc;
     n.cap = bytes / 4 + 16;
     n.ids = malloc(n.cap * sizeof(*n.ids));
     n.matcher = matcher_new(bytes);
-    int rc = n.ids && n.matcher ? encode_marked(&n, 0, 0, bytes) : err_memory(e);
+    rc = n.ids && n.matcher ? encode_marked(&n, 0, 0, bytes) : err_memory(e);
     matcher_free(n.matcher);
     free(n.symbols);
     free(n.heap);
@@ -334,6 +345,20 @@ int text_tokenizer_encode_typed(const sonde_tokenizer *tokenizer, const char *te
     *ids = n.ids;
     *count = n.count;
     return SONDE_OK;
+}
+
+int text_tokenizer_split(const sonde_tokenizer *tokenizer, const char *text, size_t bytes,
+                         int (*piece)(void *context, const char *bytes, size_t count), void *context,
+                         struct sonde_error *e) {
+    struct encoding n = {.t = tokenizer, .text = text, .e = e, .piece = piece, .context = context};
+    int rc = check_length(bytes, e);
+    if (rc)
+        return rc;
+    n.matcher = matcher_new(bytes);
+    rc = n.matcher ? encode_text(&n, 0, bytes) : err_memory(e);
+    matcher_free(n.matcher);
+    buf_release(&n.prefixed);
+    return rc;
 }
 
 int sonde_tokenizer_encode(const sonde_tokenizer *tokenizer, const char *text, size_t bytes, enum sonde_markup markup,
