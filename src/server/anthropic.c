@@ -13,7 +13,7 @@
 #include "server/parts_internal.h"
 
 static const char known[] = "model|messages|system|max_tokens|stop_sequences|stream|temperature|top_p|top_k|tools|"
-                            "tool_choice|thinking|output_config|output_format";
+                            "tool_choice|thinking|output_config|output_format|thread";
 static const char harmless[] = "metadata|service_tier|context_management|inference_geo|"
                                "cache_control";
 
@@ -270,6 +270,14 @@ static void read_thinking(struct fields *f, struct task *t, struct thinking *how
         t->thinking_budget = budget;
 }
 
+/* By this code clients know that they must bring the whole conversation, and do. */
+static void refuse_thread(struct fields *f) {
+    if (!field(f, "thread"))
+        return;
+    field_refuse(f, "thread", "nothing is stored here: send the whole conversation as messages");
+    f->refusal->code = "thread_unsupported_request";
+}
+
 /* The conversation; t may be NULL where only its tokens are counted. */
 static int read_conversation(struct fields *f, struct task *t, struct dialogue *p) {
     struct tools_asked tools;
@@ -277,6 +285,7 @@ static int read_conversation(struct fields *f, struct task *t, struct dialogue *
     const struct jnode *schema = NULL;
     struct sonde_error e;
     fields_only(f, known, harmless);
+    refuse_thread(f);
     read_system(f, p);
     read_messages(f, p);
     read_thinking(f, t, &how);

@@ -49,7 +49,7 @@ struct exchange_facts *exchange_facts(struct exchange *x) {
     return &x->facts;
 }
 
-const char *exchange_header(struct exchange *x, const char *name) {
+const char *exchange_header(const struct exchange *x, const char *name) {
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 

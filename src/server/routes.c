@@ -87,11 +87,20 @@ static const char *anthropic_type(int status) {
     }
 }
 
-void write_refusal(struct buf *b, const struct exchange *x, const struct refusal *r) {
+/* What several interfaces have, or none, is told apart by the header that Anthropic's clients send. */
+static bool is_anthropic(const struct exchange *x) {
     const struct route *route = exchange_route(x);
-    if (route && route->dialect == DIALECT_ANTHROPIC) {
+    if (route && !route->at_once)
+        return route->dialect == DIALECT_ANTHROPIC;
+    return exchange_header(x, "anthropic-version") != NULL;
+}
+
+void write_refusal(struct buf *b, const struct exchange *x, const struct refusal *r) {
+    if (is_anthropic(x)) {
         buf_printf(b, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", anthropic_type(r->status));
         json_write_string(b, r->message, strlen(r->message));
+        if (r->code)
+            buf_printf(b, ",\"details\":{\"error_code\":\"%s\"}", r->code);
         buf_printf(b, "},\"request_id\":\"%s\"}\n", exchange_id(x));
         return;
     }

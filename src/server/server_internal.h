@@ -64,8 +64,8 @@ const char *exchange_path(const struct exchange *x);
 const char *exchange_id(const struct exchange *x); /* "req-..." */
 struct apikey *exchange_key(const struct exchange *x);
 const struct buf *exchange_body(const struct exchange *x);
-const char *exchange_header(struct exchange *x, const char *name); /* only while it is being served; NULL: none */
-double exchange_began(const struct exchange *x);                   /* clock_seconds() when the request was whole */
+const char *exchange_header(const struct exchange *x, const char *name); /* only while it is being served; NULL: none */
+double exchange_began(const struct exchange *x); /* clock_seconds() when the request was whole */
 
 /* What its line in the log and the metrics tell besides. */
 struct exchange_facts {

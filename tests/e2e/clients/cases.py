@@ -1,9 +1,8 @@
-"""cases.py - the cases of a client's script: each is told as a line of TAP without a number, which test_clients.sh adds.
+"""cases.py - the cases of a client's script, each told as a line of TAP without a number; test_clients.sh adds these.
 
 A script is called with the address of a server of models/nano, a key, a key that may ask once a minute, and names of
 cases (all, if there are none)."""
 import json
-import os
 import sys
 import time
 import traceback
@@ -63,7 +62,7 @@ def raises(kind, function, *args, **kwargs):
     """The exception of exactly this kind that the function ends with."""
     try:
         function(*args, **kwargs)
-    except Exception as error:  # pylint: disable=broad-except
+    except Exception as error:
         holds(type(error) is kind, error)
         return error
     raise AssertionError(f"no {kind.__name__}")
@@ -89,15 +88,12 @@ def run():
     """Every case, then the plan. A case that fails does not keep the others from running."""
     chosen = [f for f in cases if not ONLY or f.__name__ in ONLY]
     for function in chosen:
-        began = time.monotonic()
         try:
             function()
-        except Exception:  # pylint: disable=broad-except
+        except Exception:
             print(f"not ok - {function.__name__}")
             print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()), end="")
         else:
             print(f"ok - {function.__name__}")
-        if os.environ.get("CASE_TIMES"):
-            print(f"# {time.monotonic() - began:.1f} s")
         sys.stdout.flush()
     print(f"1..{len(chosen)}")
