@@ -66,7 +66,8 @@ void read_sampling(struct fields *f, struct task *t) {
     if (seed && (!jnode_number(seed, &x) || x != floor(x) || fabs(x) > 9.3e18))
         field_refuse(f, "seed", "a whole number is expected");
     else if (seed)
-        s->seed = (uint64_t)strtoll(seed->text, NULL, 10);
+        s->seed =
+            seed->text[strcspn(seed->text, ".eE")] ? (uint64_t)(int64_t)x : (uint64_t)strtoll(seed->text, NULL, 10);
     read_bias(f, t);
 }
 
