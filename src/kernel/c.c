@@ -134,6 +134,51 @@ static void gemm_bf16_c(const struct matrix *w, uint32_t row, uint32_t rows, con
     gemm_c(w, row, rows, packed, packed_stride(w), count, y, ldy);
 }
 
+/* ------------------------------------------------------------------------- products of two factors */
+
+/* Column k of a panel's rows lies together: [panel][k][row]. */
+static void factor_c(const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed) {
+    const size_t along = how & KERNEL_TURNED ? ld : 1, down = how & KERNEL_TURNED ? 1 : ld;
+    float *to = packed;
+    for (uint32_t panel = 0; panel < rows; panel += KERNEL_PANEL)
+        for (uint32_t k = 0; k < depth; k++)
+            for (uint32_t r = panel; r < panel + KERNEL_PANEL; r++)
+                *to++ = r < rows ? x[r * down + k * along] : 0;
+}
+
+/* Of one row of c, the columns of a panel. */
+static void product_row(const float *left, const float *right, uint32_t cols, uint32_t depth, bool add, float *c) {
+    float sums[KERNEL_PANEL] = {0};
+    for (uint32_t k = 0; k < depth; k++, left += KERNEL_PANEL, right += KERNEL_PANEL)
+        for (uint32_t j = 0; j < KERNEL_PANEL; j++)
+            sums[j] += *left * right[j];
+    for (uint32_t j = 0; j < cols; j++)
+        c[j] = add ? c[j] + sums[j] : sums[j];
+}
+
+static void product_c(const void *left, const void *right, uint32_t rows, uint32_t cols, uint32_t depth, bool add,
+                      float *c, size_t ldc) {
+    for (uint32_t i = 0; i < rows; i++) {
+        const float *a = (const float *)left + (size_t)(i / KERNEL_PANEL) * KERNEL_PANEL * depth + i % KERNEL_PANEL;
+        for (uint32_t j = 0; j < cols; j += KERNEL_PANEL)
+            product_row(a, (const float *)right + (size_t)j * depth, cols - j < KERNEL_PANEL ? cols - j : KERNEL_PANEL,
+                        depth, add, c + i * ldc + j);
+    }
+}
+
+static void factor_bf16_c(const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed) {
+    const size_t count = (size_t)(rows + KERNEL_PANEL - 1) / KERNEL_PANEL * KERNEL_PANEL * depth;
+    float *to = packed;
+    factor_c(x, ld, how, rows, depth, packed);
+    for (size_t i = 0; i < count; i++)
+        to[i] = bf16_round(to[i]);
+}
+
+static void product_bf16_c(const void *left, const void *right, uint32_t rows, uint32_t cols, uint32_t depth, bool add,
+                           float *c, size_t ldc) {
+    product_c(left, right, rows, cols, depth, add, c, ldc);
+}
+
 /* --------------------------------------------------------------------------- norms and rotations */
 
 static void rms_norm_c(const float *x, uint32_t n, const float *weight, float eps, float *y) {
@@ -350,6 +395,21 @@ static void hc_spread_c(float *h, uint32_t streams, uint32_t dim, const float *y
         for (uint32_t j = 0; j < streams; j++)
             h[(size_t)j * dim + d] = mixed[j];
     }
+}
+
+/* ------------------------------------------------------------------------- products of rows anywhere */
+
+static void dots_c(const float *a, uint32_t m, const float *const *b, uint32_t n, uint32_t dim, float *out) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            out[i * n + j] = dot(a + i * dim, b[j], dim);
+}
+
+static void mix_c(const float *w, size_t row, size_t term, const float *const *x, uint32_t n, uint32_t dim, uint32_t m,
+                  float *const *out) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            axpy_c(out[i], x[j], dim, w[i * row + j * term]);
 }
 
 /* --------------------------------------------------------------------------------------- experts */

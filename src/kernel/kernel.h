@@ -31,6 +31,14 @@
 
 #define KERNELS(X)                                                                                                     \
     KERNEL_PRODUCTS(X)                                                                                                 \
+    X(factor, void, (const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed))                 \
+    X(product, void,                                                                                                   \
+      (const void *left, const void *right, uint32_t rows, uint32_t cols, uint32_t depth, bool add, float *c,          \
+       size_t ldc))                                                                                                    \
+    X(factor_bf16, void, (const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed))            \
+    X(product_bf16, void,                                                                                              \
+      (const void *left, const void *right, uint32_t rows, uint32_t cols, uint32_t depth, bool add, float *c,          \
+       size_t ldc))                                                                                                    \
     X(rms_norm, void, (const float *x, uint32_t n, const float *weight, float eps, float *y))                          \
     X(rotate, void, (float *x, uint32_t half, const float *turn, float direction))                                     \
     X(hadamard, void, (float *x, uint32_t n))                                                                          \
@@ -60,7 +68,11 @@
     X(hc_spread, void,                                                                                                 \
       (float *h, uint32_t streams, uint32_t dim, const float *y, const float *post, const float *comb))                \
     X(swiglu, void, (float *gate, const float *up, size_t count, float limit, float weight))                           \
-    X(axpy, void, (float *y, const float *x, size_t count, float a))
+    X(axpy, void, (float *y, const float *x, size_t count, float a))                                                   \
+    X(dots, void, (const float *a, uint32_t m, const float *const *b, uint32_t n, uint32_t dim, float *out))           \
+    X(mix, void,                                                                                                       \
+      (const float *w, size_t row, size_t term, const float *const *x, uint32_t n, uint32_t dim, uint32_t m,           \
+       float *const *out))
 
 /*
  * gemm         y[s][i] = sum_c x[s][c] * w[row + i][c] for i < rows, s < count; rows of x are ldx apart, of
@@ -73,6 +85,15 @@
  *              scales is in float32. scratch: KERNEL_SCRATCH_BYTES, 64-byte aligned. [dot of the rounded inputs, for
  *              which values below 2^-126 may count as 0. One token's inputs for FP4 may be rounded to 8-bit integers
  *              times a scale instead: to within 1/254 of the largest magnitude among 32 columns, or 2^-119]
+ * factor       one factor of a product of two matrices of floats, laid out as `product` reads it: the left one's rows,
+ *              or the right one's columns, which `rows` counts as well (how: KERNEL_RIGHT); depth is what is summed
+ *              over. x is [rows, depth], its rows ld apart, or [depth, rows] (how: KERNEL_TURNED too). packed:
+ *              kernel_factor_bytes(), 64-byte aligned. [exact]
+ * product      c[i][j] = sum_k left[i][k] * right[j][k] for i < rows, j < cols, k < depth, or (add) that added to what
+ *              c holds. rows of c are ldc apart. An element's bits do not depend on rows, cols, or its place. [dot,
+ *              c being one of the terms]
+ * factor_bf16, product_bf16
+ *              the same of numbers rounded to bf16, of which those below 2^-126 may count as 0
  * rms_norm     y = x / sqrt(mean(x^2) + eps) * weight (NULL: 1); y may be x. [ulp(8)]
  * rotate       turns the pairs (x[2i], x[2i+1]), i < half, by the angle whose cosine and sine are turn[2i],
  *              turn[2i+1]; direction +1 or -1 (back). [ulp(2) of the larger of the pair]
@@ -101,6 +122,10 @@
  * swiglu       gate <- silu(min(gate, limit)) * clamp(up, -limit, limit) * weight; limit 0: no clamp. [ulp(16), or
  *              2^-120 of the product without the sigmoid, where that underflows]
  * axpy         y += a x. [ulp(2) of the larger term]
+ * dots         out[i * n + j] = a[i] . b[j] for i < m, j < n; a [m, dim], b: n pointers to rows. [dot]
+ * mix          out[i] += sum_j w[i * row + j * term] x[j] for i < m, j < n; x, out: n and m pointers to rows of dim,
+ *              which do not overlap. [dot, out being one of the terms]
+ *              A number has its bits in both whatever rows are beside it.
  */
 
 #define HC_MAX_STREAMS 16
@@ -120,6 +145,16 @@ enum {
     KERNEL_SCRATCH_BYTES = 1 << 20,
     KERNEL_ATTEND_HEADS = 32 /* attend_bf16 is fastest with multiples of them */
 };
+
+/* How a factor lies and which it is. */
+enum { KERNEL_TURNED = 1, KERNEL_RIGHT = 2 };
+enum { KERNEL_PANEL = 32 };
+
+/* Bytes of a packed factor, at every level. */
+static inline size_t kernel_factor_bytes(size_t rows, size_t depth) {
+    const size_t unit = KERNEL_PANEL;
+    return (rows + unit - 1) / unit * unit * ((depth + unit - 1) / unit * unit) * sizeof(float);
+}
 
 /* Bytes of packed inputs, at every level. */
 static inline size_t kernel_packed_bytes(uint32_t cols, uint32_t count) {

@@ -9,26 +9,32 @@
  */
 #include "model/model_internal.h"
 
-/* Compact id of the token `back` places before `at`; the pad's before the text. */
-static int64_t compact(const struct step *st, const struct engram *g, const struct sequence *sequence, uint64_t at,
-                       uint32_t back) {
-    int64_t id = at >= back ? sequence->tokens[at - back] : (int64_t)st->m->shape->engram.pad;
-    return integers_at(&g->token_map, (uint64_t)id);
+/* Products wrap in 64 bits; the modulo is never negative. */
+void engram_hash_rows(const struct engram_hash *hash, const int64_t *compact, int64_t *rows) {
+    uint64_t mix = (uint64_t)compact[0] * (uint64_t)hash->multipliers[0];
+    int64_t offset = 0;
+    uint32_t column = 0;
+    for (uint32_t order = 2; order <= hash->orders; order++) {
+        mix ^= (uint64_t)compact[order - 1] * (uint64_t)hash->multipliers[order - 1];
+        for (uint32_t head = 0; head < hash->heads; head++, column++) {
+            int64_t row = (int64_t)mix % hash->sizes[column];
+            rows[column] = offset + (row < 0 ? row + hash->sizes[column] : row);
+            offset += hash->sizes[column];
+        }
+    }
 }
 
-/* Table rows of the token at `at`: rows [columns]. Products wrap in 64 bits; the modulo is never negative. */
+/* Table rows of the token at `at`: rows [columns]. The pad stands before the text. */
 static void hash(const struct step *st, const struct engram *g, const struct sequence *sequence, uint64_t at,
                  int64_t *rows) {
     const struct engram_shape *shape = &st->m->shape->engram;
-    uint64_t mix = (uint64_t)compact(st, g, sequence, at, 0) * (uint64_t)g->multipliers[0];
-    uint32_t column = 0;
-    for (uint32_t order = 2; order <= shape->orders; order++) {
-        mix ^= (uint64_t)compact(st, g, sequence, at, order - 1) * (uint64_t)g->multipliers[order - 1];
-        for (uint32_t head = 0; head < shape->heads; head++, column++) {
-            int64_t row = (int64_t)mix % g->sizes[column];
-            rows[column] = g->offsets[column] + (row < 0 ? row + g->sizes[column] : row);
-        }
+    const struct engram_hash how = {shape->orders, shape->heads, g->multipliers, g->sizes};
+    int64_t compact[ENGRAM_MOST_ORDERS];
+    for (uint32_t back = 0; back < shape->orders; back++) {
+        int64_t id = at >= back ? sequence->tokens[at - back] : (int64_t)shape->pad;
+        compact[back] = integers_at(&g->token_map, (uint64_t)id);
     }
+    engram_hash_rows(&how, compact, rows);
 }
 
 /* y [S, D] = w x + bias */

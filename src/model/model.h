@@ -92,6 +92,21 @@ struct model_outputs {
 int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
                struct sonde_error *e);
 
+/* ----------------------------------------------------------------------------------------- Engram */
+
+/* How n-grams find their rows of a table: orders 2 to `orders` by `heads` hashes each. */
+enum { ENGRAM_MOST_ORDERS = 64 };
+
+struct engram_hash {
+    uint32_t orders, heads;
+    const int64_t *multipliers; /* [orders], of the newest token first */
+    const int64_t *sizes;       /* [(orders - 1) * heads]: rows of each hash's part of the table */
+};
+
+/* rows [(orders - 1) * heads] that the n-grams ending at a token are hashed to, parts one behind the other; compact
+ * [orders]: compact ids of that token and of those before it. */
+void engram_hash_rows(const struct engram_hash *hash, const int64_t *compact, int64_t *rows);
+
 /* ------------------------------------------------------------------------------------ speculation */
 
 /*
@@ -185,5 +200,8 @@ struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precisi
 /* What the cache of a sequence of this checkpoint takes: bytes at any length, and bytes of `tokens` tokens. */
 int model_cache_bytes(const struct shape *shape, enum sonde_precision precision, uint64_t tokens, uint64_t *fixed,
                       uint64_t *growing, struct sonde_error *e);
+
+/* rotary.c: [rope_dim / 2] angular frequencies; yarn NULL: none. */
+void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn, float *frequency);
 
 #endif

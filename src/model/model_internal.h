@@ -55,7 +55,7 @@ struct router {
 struct engram {
     struct integers token_map;       /* [V]: ids to compact ids */
     int64_t *multipliers;            /* [orders] */
-    int64_t *sizes, *offsets;        /* [columns]: rows of each hash head's table, and where it begins */
+    int64_t *sizes;                  /* [columns]: rows of each hash head's table; they follow each other */
     uint32_t columns;                /* (orders - 1) * heads */
     struct matrix table;             /* [sum of sizes, width / heads] */
     struct matrix value, value_bias; /* [D, hidden], [1, D] */
@@ -196,9 +196,6 @@ struct step {
 int weights_bind(struct model *m, struct sonde_error *e);
 void weights_release(struct model *m);
 bool layer_has_engram(const struct shape *s, uint32_t layer);
-
-/* rotary.c: [rope_dim / 2] angular frequencies; yarn NULL: none. */
-void rotary_frequencies(uint32_t rope_dim, double theta, const struct yarn *yarn, float *frequency);
 
 /* pages.c */
 enum { PAGE_TOKENS = 1024 }; /* at least, unless options say otherwise */

@@ -187,12 +187,10 @@ static void bind_hashes(struct binder *b, struct engram *g) {
     integers(b, "engram.head_sizes", 1, &columns, &sizes);
     g->multipliers = array(b, s->orders, sizeof(int64_t));
     g->sizes = array(b, columns, sizeof(int64_t));
-    g->offsets = array(b, columns, sizeof(int64_t));
     for (uint32_t i = 0; i < s->orders && !b->rc; i++)
         g->multipliers[i] = integers_at(&multipliers, i);
     for (uint32_t i = 0; i < columns && !b->rc; i++) {
         g->sizes[i] = integers_at(&sizes, i);
-        g->offsets[i] = (int64_t)rows;
         if (g->sizes[i] <= 0 || g->sizes[i] > UINT32_MAX - (int64_t)rows)
             b->rc = err_set(b->e, SONDE_ERROR_FORMAT, "%s: tensor %s: size %lld of hash head %u is out of range",
                             file_of(b, "engram.head_sizes"), b->name, (long long)g->sizes[i], i);
@@ -269,6 +267,7 @@ bool layer_has_engram(const struct shape *s, uint32_t layer) {
 }
 
 _Static_assert(HC_MAX_STREAMS == 16, "shape_parse() bounds hc_mult by this");
+_Static_assert(ENGRAM_MOST_ORDERS == 64, "shape_parse() bounds max_ngram_size by this");
 
 int weights_bind(struct model *m, struct sonde_error *e) {
     const struct shape *s = m->shape;
@@ -288,8 +287,7 @@ static void release_layer(struct layer *l) {
     free(l->experts);
     if (l->engram) {
         struct engram *g = l->engram;
-        void *owned[] = {g->multipliers, g->sizes,     g->offsets,     g->keys,
-                         g->key_biases,  g->key_norms, g->query_norms, g->conv_norms};
+        void *owned[] = {g->multipliers, g->sizes, g->keys, g->key_biases, g->key_norms, g->query_norms, g->conv_norms};
         for (size_t i = 0; i < COUNT_OF(owned); i++)
             free(owned[i]);
         free(g);

@@ -52,9 +52,12 @@ typedef float real;
  *     gradient of its input        dx[T, in] += dy[T, out] · w[out, in]     0
  *     gradient of its weight       dw[out, in] += dy[T, out]^T · x[T, in]   GEMM_AT
  *
- * In float the inputs are rounded to bf16 where that is faster, with float32 sums; in double nothing is rounded.
+ * In float the inputs are rounded to bf16 and sums are float32, at every level of kernels; GEMM_EXACT leaves the inputs
+ * as they are, for what small errors would steer elsewhere (router, hyper-connections, compressors) and for
+ * comparisons. In double nothing is rounded. An element's terms are added in an order that depends on k alone. Not to
+ * be called from inside team_each(). Workers' scratch is used.
  */
-enum { GEMM_AT = 1, GEMM_BT = 2, GEMM_ADD = 4 };
+enum { GEMM_AT = 1, GEMM_BT = 2, GEMM_ADD = 4, GEMM_EXACT = 8 };
 void REAL(gemm)(struct team *team, int how, size_t m, size_t n, size_t k, const real *a, const real *b, real *c);
 
 #endif

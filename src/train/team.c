@@ -13,6 +13,7 @@ struct team {
     struct scratch *scratch;
     uint32_t workers;
     bool failed;
+    struct kernel_table kernels;
     void (*work)(void *context, uint32_t worker, size_t item);
     void *context;
 };
@@ -27,11 +28,13 @@ int team_open(uint32_t workers, struct team **team, struct sonde_error *e) {
         t->scratch = calloc(t->workers, sizeof(*t->scratch));
         rc = t->scratch ? SONDE_OK : err_memory(e);
     }
-    if (rc)
+    if (rc) {
         team_close(t);
-    else
-        *team = t;
-    return rc;
+        return rc;
+    }
+    team_set_level(t, kernel_level_best());
+    *team = t;
+    return SONDE_OK;
 }
 
 void team_close(struct team *t) {
@@ -95,4 +98,12 @@ void *team_scratch(struct team *t, uint32_t worker, size_t bytes) {
 
 bool team_failed(const struct team *t) {
     return t->failed;
+}
+
+const struct kernel_table *team_kernels(const struct team *t) {
+    return &t->kernels;
+}
+
+void team_set_level(struct team *t, enum kernel_level level) {
+    kernel_table_init(&t->kernels, level, false);
 }

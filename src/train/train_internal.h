@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "checkpoint/checkpoint.h"
+#include "kernel/kernel.h"
 
 /* -------------------------------------------------------------------------------------------- workers */
 
@@ -32,6 +33,11 @@ void team_each(struct team *team, size_t count, void (*work)(void *context, uint
  * is NULL. */
 void *team_scratch(struct team *team, uint32_t worker, size_t bytes);
 bool team_failed(const struct team *team);
+
+/* The kernels of the level that the team works at: the best that runs here, unless it is told another, which must run.
+ */
+const struct kernel_table *team_kernels(const struct team *team);
+void team_set_level(struct team *team, enum kernel_level level);
 
 /* Tokens that are summed in one piece, so that results do not depend on workers. */
 enum { BLOCK = 64 };

@@ -13,7 +13,16 @@
 #include "bench.h"
 
 enum { SAMPLES = 5, MOST_SAMPLES = 400, ROWS = 2048, COLS = 4096, TOKENS = 512 };
-enum { HEADS = 64, HEAD_DIM = 512, KEYS = 640, INDEX_DIM = 128, INDEX_KEYS = 8192, STREAMS = 4, BLOCK = 128 };
+enum {
+    HEADS = 64,
+    HEAD_DIM = 512,
+    KEYS = 640,
+    INDEX_DIM = 128,
+    INDEX_KEYS = 8192,
+    STREAMS = 4,
+    BLOCK = 128,
+    SIDE = 512
+};
 #define SECONDS    0.05
 #define POOL_BYTES ((size_t)2 << 30)
 #define WORK       ((size_t)TOKENS * COLS)
@@ -144,10 +153,25 @@ static void run_fake_e2m1(size_t n) {
 static void run_round_bf16(size_t n) {
     kernels->round_bf16(out, n);
 }
+static void run_factor_left(size_t n) {
+    kernels->factor_bf16(in, SIDE, 0, (uint32_t)n, SIDE, packed);
+}
+static void run_factor_right(size_t n) {
+    kernels->factor_bf16(in, SIDE, KERNEL_RIGHT, (uint32_t)n, SIDE, packed);
+}
+static void run_product(size_t n) {
+    kernels->factor(in, SIDE, 0, SIDE, SIDE, packed);
+    kernels->product(packed, packed, (uint32_t)n, (uint32_t)n, SIDE, false, out, SIDE);
+}
+static void run_product_bf16(size_t n) {
+    kernels->factor_bf16(in, SIDE, 0, SIDE, SIDE, packed);
+    kernels->product_bf16(packed, packed, (uint32_t)n, (uint32_t)n, SIDE, false, out, SIDE);
+}
 /* Keys as floats, and packed. */
 static const struct row_format float_keys = {ROW_F32, HEAD_DIM, 0}, packed_keys = {ROW_KEY, HEAD_DIM, 64},
                                float_index = {ROW_F32, INDEX_DIM, 0}, packed_index = {ROW_INDEX, INDEX_DIM, 0};
 static const void *keys[KEYS], *stored[KEYS], *index_rows;
+static const float *key_rows[KEYS]; /* keys */
 
 static void run_store_key(size_t n) {
     kernels->store_row(&packed_keys, in + n, out);
@@ -198,12 +222,29 @@ static void run_axpy(size_t n) {
     kernels->axpy(out, in, n, 0.001f);
 }
 
+/* As attention of eight heads in training: over all keys, and 16 keys' gradients from a token's eight heads. */
+static void run_dots(size_t n) {
+    kernels->dots(in, 8, key_rows, KEYS, (uint32_t)n, out);
+}
+static void run_mix(size_t n) {
+    float *rows[8];
+    for (size_t i = 0; i < 8; i++)
+        rows[i] = out + i * n;
+    kernels->mix(in, KEYS, 1, key_rows, KEYS, (uint32_t)n, 8, rows);
+}
+static void run_mix_turned(size_t n) {
+    float *rows[16];
+    for (size_t i = 0; i < 16; i++)
+        rows[i] = out + i * n;
+    kernels->mix(in, 1, 16, key_rows, 16, (uint32_t)n, 16, rows);
+}
+
 /* The rows of `other`, and the same packed. */
 static void place_keys(void) {
     static uint8_t rows[KEYS * 4 * HEAD_DIM + INDEX_KEYS * INDEX_DIM];
     uint8_t *to = rows;
     for (size_t i = 0; i < KEYS; i++) {
-        keys[i] = other + (i * 7919 % KEYS) * HEAD_DIM;
+        keys[i] = key_rows[i] = other + (i * 7919 % KEYS) * HEAD_DIM;
         stored[i] = to + (i * 7919 % KEYS) * row_bytes(&packed_keys);
     }
     for (size_t i = 0; i < KEYS; i++, to += row_bytes(&packed_keys))
@@ -233,6 +274,10 @@ static void bench_others(void) {
         {"index_scores packed, 8", run_index_scores_packed, 8, 1, 0, 8 * SCORE_FLOPS},
         {"index_scores_bf16, 1", run_index_scores_bf16, 1, 1, 0, SCORE_FLOPS},
         {"index_scores_bf16, 8", run_index_scores_bf16, 8, 1, 0, 8 * SCORE_FLOPS},
+        {"factor_bf16, left", run_factor_left, SIDE, 1, 4.0 * SIDE * SIDE, 0},
+        {"factor_bf16, right", run_factor_right, SIDE, 1, 4.0 * SIDE * SIDE, 0},
+        {"product, packing", run_product, SIDE, 1, 0, 2.0 * SIDE * SIDE * SIDE},
+        {"product_bf16, packing", run_product_bf16, SIDE, 1, 0, 2.0 * SIDE * SIDE * SIDE},
         {"store_row, key", run_store_key, 0, 1000, 4.0 * HEAD_DIM, 0},
         {"store_row, index key", run_store_index, 0, 1000, 4.0 * INDEX_DIM, 0},
         {"pack, 64 tokens", run_pack, 64, 1, 8.0 * 64 * COLS, 0},
@@ -249,6 +294,9 @@ static void bench_others(void) {
         {"hc_spread", run_hc_spread, COLS, 100, 4.0 * (2 * STREAMS + 1) * COLS, 0},
         {"swiglu", run_swiglu, 2048, 100, 12.0 * 2048, 0},
         {"axpy", run_axpy, COLS, 100, 12.0 * COLS, 0},
+        {"dots, 8 rows of 64", run_dots, 64, 10, 0, 2.0 * 8 * KEYS * 64},
+        {"mix, 8 rows of 64", run_mix, 64, 10, 0, 2.0 * 8 * KEYS * 64},
+        {"mix, 16 rows of 64", run_mix_turned, 64, 10, 0, 2.0 * 16 * 16 * 64},
     };
     place_keys();
     for (size_t i = 0; i < BLOCK; i++)

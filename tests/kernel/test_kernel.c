@@ -248,6 +248,96 @@ static bool check_pack(const struct kernel_table *t) {
     return check_gemm_bf16(t);
 }
 
+/* Two factors in whatever order they lie, and c, which may be added to. */
+struct factors {
+    uint32_t rows, cols, depth;
+    int left_how, right_how;
+    size_t left_ld, right_ld, ldc;
+    float *left, *right, *c;
+    bool add;
+};
+
+static size_t random_factor(int how, uint32_t rows, uint32_t depth, float **x) {
+    const uint32_t along = how & KERNEL_TURNED ? rows : depth, across = how & KERNEL_TURNED ? depth : rows;
+    const size_t ld = along + up_to(20) - 1;
+    *x = floats((across - 1) * ld + along);
+    return ld;
+}
+
+static struct factors random_factors(void) {
+    struct factors f = {.rows = up_to(100), .cols = up_to(100), .depth = up_to(up_to(4) == 1 ? 600 : 70)};
+    f.left_how = rng_u64(&rng) % 2 ? KERNEL_TURNED : 0;
+    f.right_how = KERNEL_RIGHT | (rng_u64(&rng) % 2 ? KERNEL_TURNED : 0);
+    f.left_ld = random_factor(f.left_how, f.rows, f.depth, &f.left);
+    f.right_ld = random_factor(f.right_how, f.cols, f.depth, &f.right);
+    f.ldc = f.cols + up_to(20) - 1;
+    f.c = floats((f.rows - 1) * f.ldc + f.cols);
+    f.add = rng_u64(&rng) % 2;
+    return f;
+}
+
+static double factor_at(const float *x, size_t ld, int how, uint32_t row, uint32_t k, bool rounded) {
+    float value = how & KERNEL_TURNED ? x[k * ld + row] : x[row * ld + k];
+    return (double)(rounded ? bf16_round(value) : value);
+}
+
+/* True if c is what came of `before`, and nothing between its rows is touched. */
+static bool factors_hold(const struct factors *f, const float *before, bool rounded) {
+    bool good = true;
+    for (size_t i = 0; i < (f->rows - 1) * f->ldc + f->cols; i++) {
+        const uint32_t row = (uint32_t)(i / f->ldc), col = (uint32_t)(i % f->ldc);
+        if (col >= f->cols) {
+            good &= float_bits(f->c[i]) == float_bits(before[i]);
+            continue;
+        }
+        double want = f->add ? (double)before[i] : 0, magnitude = fabs(want);
+        for (uint32_t k = 0; k < f->depth; k++) {
+            double term = factor_at(f->left, f->left_ld, f->left_how, row, k, rounded) *
+                          factor_at(f->right, f->right_ld, f->right_how, col, k, rounded);
+            want += term;
+            magnitude += fabs(term);
+        }
+        good &= near_dot(f->c[i], want, magnitude, f->depth + 1);
+    }
+    return good;
+}
+
+static bool check_factors(const struct kernel_table *t, bool rounded) {
+    struct factors f = random_factors();
+    const size_t left_bytes = kernel_factor_bytes(f.rows, f.depth), right_bytes = kernel_factor_bytes(f.cols, f.depth);
+    const size_t count = (f.rows - 1) * f.ldc + f.cols;
+    float *before = malloc(count * sizeof(float));
+    uint8_t *left = aligned_alloc(64, left_bytes), *right = aligned_alloc(64, right_bytes);
+    assert_true(before && left && right);
+    memset(left, 0xff, left_bytes); /* NaN in all that is not packed */
+    memset(right, 0xff, right_bytes);
+    memcpy(before, f.c, count * sizeof(float));
+    (rounded ? t->factor_bf16 : t->factor)(f.left, f.left_ld, f.left_how, f.rows, f.depth, left);
+    (rounded ? t->factor_bf16 : t->factor)(f.right, f.right_ld, f.right_how, f.cols, f.depth, right);
+    (rounded ? t->product_bf16 : t->product)(left, right, f.rows, f.cols, f.depth, f.add, f.c, f.ldc);
+    const bool good = factors_hold(&f, before, rounded);
+    free(before);
+    free(left);
+    free(right);
+    return good;
+}
+
+static bool check_factor(const struct kernel_table *t) {
+    return check_factors(t, false);
+}
+
+static bool check_product(const struct kernel_table *t) {
+    return check_factors(t, false);
+}
+
+static bool check_factor_bf16(const struct kernel_table *t) {
+    return check_factors(t, true);
+}
+
+static bool check_product_bf16(const struct kernel_table *t) {
+    return check_factors(t, true);
+}
+
 static bool check_rms_norm(const struct kernel_table *t) {
     uint32_t n = up_to(300);
     float *x = floats(n), *weight = rng_u64(&rng) & 1 ? floats(n) : NULL, *y = floats(n);
@@ -698,6 +788,61 @@ static bool check_axpy(const struct kernel_table *t) {
     return good;
 }
 
+/* The numbers are also those of each row by itself. */
+static bool check_dots(const struct kernel_table *t) {
+    uint32_t m = up_to(11), n = up_to(11), dim = up_to(rng_u64(&rng) % 4 ? 40 : 300);
+    float *a = floats((size_t)m * dim), *rows = floats((size_t)n * dim), *out = floats((size_t)m * n);
+    const float *b[11];
+    bool good = true;
+    for (uint32_t j = 0; j < n; j++)
+        b[j] = rows + (size_t)(n - 1 - j) * dim;
+    t->dots(a, m, b, n, dim, out);
+    for (uint32_t i = 0; i < m; i++)
+        for (uint32_t j = 0; j < n; j++) {
+            double want = 0, magnitude = 0;
+            float alone;
+            for (uint32_t c = 0; c < dim; c++) {
+                want += (double)a[i * dim + c] * b[j][c];
+                magnitude += fabs((double)a[i * dim + c] * b[j][c]);
+            }
+            t->dots(a + i * dim, 1, b + j, 1, dim, &alone);
+            good &= near_dot(out[i * n + j], want, magnitude, dim) && alone == out[i * n + j];
+        }
+    return good;
+}
+
+/* Weights lie by rows or by terms. */
+static bool check_mix(const struct kernel_table *t) {
+    uint32_t m = up_to(11), n = up_to(11), dim = up_to(rng_u64(&rng) % 4 ? 40 : 300);
+    bool turned = rng_u64(&rng) & 1;
+    size_t row = turned ? 1 : n, term = turned ? m : 1, size = (size_t)m * dim;
+    float *w = floats((size_t)m * n), *terms = floats((size_t)n * dim), *rows = floats(size), *alone = floats(dim);
+    float before[11 * 300], *out[11];
+    const float *x[11];
+    bool good = true;
+    memcpy(before, rows, size * sizeof(float));
+    for (uint32_t j = 0; j < n; j++)
+        x[j] = terms + (size_t)(n - 1 - j) * dim;
+    for (uint32_t i = 0; i < m; i++)
+        out[i] = rows + (size_t)(m - 1 - i) * dim;
+    t->mix(w, row, term, x, n, dim, m, out);
+    for (uint32_t i = 0; i < m; i++) {
+        const float *old = before + (out[i] - rows);
+        memcpy(alone, old, dim * sizeof(float));
+        t->mix(w + i * row, row, term, x, n, dim, 1, &alone);
+        good &= memcmp(alone, out[i], dim * sizeof(float)) == 0;
+        for (uint32_t c = 0; c < dim; c++) {
+            double want = old[c], magnitude = fabs(want);
+            for (uint32_t j = 0; j < n; j++) {
+                want += (double)w[i * row + j * term] * x[j][c];
+                magnitude += fabs((double)w[i * row + j * term] * x[j][c]);
+            }
+            good &= near_dot(out[i][c], want, magnitude, n + 1);
+        }
+    }
+    return good;
+}
+
 /* ------------------------------------------------------------------------------------ the checks */
 
 /* Kernels that have an invariant twin, the first of all. */
@@ -916,6 +1061,23 @@ static void gemm_bf16_fault(const struct matrix *w, uint32_t row, uint32_t rows,
     real.gemm_bf16(w, row, rows, packed, count, y, ldy, room);
     nudge(&y[(count - 1) * ldy + rows - 1]);
 }
+static void factor_fault(const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed) {
+    real.factor(x, ld, how, rows, depth, packed);
+    nudge((float *)packed + (size_t)(depth - 1) * KERNEL_PANEL);
+}
+static void product_fault(const void *left, const void *right, uint32_t n, uint32_t cols, uint32_t depth, bool add,
+                          float *c, size_t ldc) {
+    real.product(left, right, n, cols, depth, add, c, ldc);
+    nudge(&c[(n - 1) * ldc + cols - 1]);
+}
+static void factor_bf16_fault(const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed) {
+    real.factor_bf16(x, ld, how, rows, depth, packed);
+    nudge((float *)packed + (size_t)(depth - 1) * KERNEL_PANEL);
+}
+static void product_bf16_fault(const void *left, const void *right, uint32_t n, uint32_t cols, uint32_t depth, bool add,
+                               float *c, size_t ldc) {
+    real.product_bf16(left, right, n, cols, depth, !add, c, ldc);
+}
 static void rms_norm_fault(const float *x, uint32_t n, const float *weight, float eps, float *y) {
     real.rms_norm(x, n, weight, eps, y);
     nudge(&y[n - 1]);
@@ -993,6 +1155,16 @@ static void swiglu_fault(float *gate, const float *up, size_t count, float limit
 static void axpy_fault(float *y, const float *x, size_t count, float a) {
     real.axpy(y, x, count, a);
     nudge(&y[count - 1]);
+}
+
+static void dots_fault(const float *a, uint32_t m, const float *const *b, uint32_t n, uint32_t dim, float *out) {
+    real.dots(a, m, b, n, dim, out);
+    nudge(&out[(size_t)m * n - 1]);
+}
+static void mix_fault(const float *w, size_t row, size_t term, const float *const *x, uint32_t n, uint32_t dim,
+                      uint32_t m, float *const *out) {
+    real.mix(w, row, term, x, n, dim, m, out);
+    nudge(&out[m - 1][dim - 1]);
 }
 
 static void test_kernels__a_fault_is_noticed(void **state) {

@@ -3,6 +3,10 @@
 
 #include "kernel/wide_internal.h"
 
+#include "kernel/wide_factors_internal.h"
+
+#include "kernel/wide_tiles_internal.h"
+
 void kernel_table_init_neon(struct kernel_table *t, bool invariant) {
 #define KERNEL_SET(name, returns, parameters) t->name = name##_neon;
     KERNELS(KERNEL_SET)

@@ -68,6 +68,10 @@ static inline float v_sum(vf x) {
     return vaddvq_f32(x);
 }
 
+static inline void v_sums(const vf x[4], float out[4]) {
+    vst1q_f32(out, vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])));
+}
+
 static inline float v_top(vf x) {
     return vmaxvq_f32(x);
 }

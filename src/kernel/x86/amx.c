@@ -101,6 +101,8 @@ static void index_scores_bf16_amx(const float *q, const float *w, uint32_t rows,
 void kernel_table_init_amx(struct kernel_table *t, bool invariant) {
     t->pack = invariant ? pack_invariant_amx : pack_amx;
     t->gemm_bf16 = invariant ? gemm_bf16_invariant_amx : gemm_bf16_amx;
+    t->factor_bf16 = factor_bf16_amx;
+    t->product_bf16 = product_bf16_amx;
     t->attend_bf16 = attend_bf16_amx;
     t->index_scores_bf16 = index_scores_bf16_amx;
 }

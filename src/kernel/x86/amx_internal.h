@@ -87,6 +87,11 @@ void amx_gemm_few(const struct matrix *w, uint32_t row, uint32_t rows, const uin
 void amx_gemm_many(const struct matrix *w, uint32_t row, uint32_t rows, const uint8_t *packed, uint32_t count, float *y,
                    size_t ldy, uint8_t *scratch);
 
+/* amx_factors.c */
+void factor_bf16_amx(const float *x, size_t ld, int how, uint32_t rows, uint32_t depth, void *packed);
+void product_bf16_amx(const void *left, const void *right, uint32_t rows, uint32_t cols, uint32_t depth, bool add,
+                      float *c, size_t ldc);
+
 /* attend_bf16 and index_scores_bf16 of the formats and heads they take. */
 bool amx_attends(const struct row_format *f, uint32_t heads);
 void amx_attend(const float *q, uint32_t heads, const struct row_format *f, const void *const *keys, uint32_t count,

@@ -11,6 +11,7 @@
  *   v_fma                      a b + c in one rounding
  *   v_min, v_max               of a bound and x: a NaN in x stays
  *   v_sum, v_top, v_largest    over the lanes: sum, greatest float, greatest int
+ *   v_sums                     the sums of four vectors
  *   v_ilarger                  greater of two ints
  *   v_permute                  lane i takes lane index[i]
  *   v_even, v_odd              of each pair of lanes both become the first, the second
@@ -67,6 +68,14 @@ static inline vi v_ilarger(vi a, vi b) {
 
 static inline float v_sum(vf x) {
     return _mm512_reduce_add_ps(x);
+}
+
+static inline void v_sums(const vf x[4], float out[4]) {
+    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    __m512 sixteen = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm512_extractf32x8_ps(sixteen, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1)));
 }
 
 static inline float v_top(vf x) {

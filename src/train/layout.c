@@ -1,0 +1,233 @@
+/*
+ * layout.c - which parameters a network of a shape has, and what they begin with.
+ *
+ * Matrices begin normal with deviation 0.5 / sqrt(columns), those that write into the streams with as much less as
+ * there are sublayers (divided by sqrt(2 L)), so that the sum over layers begins near the size of an embedding; the
+ * head and the embedding with 0.02 as the released config says. Norms begin at 1, sinks and biases at 0.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/model.h"
+#include "train/net_internal.h"
+
+enum { PARAMS_PER_LAYER = 48, PARAMS_BESIDE = 16 };
+
+/* ------------------------------------------------------------------------------------------- shapes */
+
+struct binder {
+    struct REAL(net) * n;
+    char prefix[32];
+};
+
+static struct REAL(param) * add(struct binder *b, enum param_kind kind, enum param_form form, uint32_t stack,
+                                uint32_t rows, uint32_t cols, const char *part) {
+    return REAL(params_add)(&b->n->params, kind, form, stack, rows, cols, "%s%s", b->prefix, part);
+}
+
+static struct REAL(param) *
+    matrix(struct binder *b, enum param_form form, uint32_t rows, uint32_t cols, const char *part) {
+    return add(b, PARAM_MUON, form, 1, rows, cols, part);
+}
+
+static struct REAL(param) *
+    vector(struct binder *b, enum param_kind kind, enum param_form form, uint32_t count, const char *part) {
+    struct REAL(param) *p = add(b, kind, form, 1, 1, count, part);
+    p->vector = true;
+    return p;
+}
+
+static void bind_hyper(struct binder *b, uint32_t mixes, uint32_t scales, const char *fn, const char *scale,
+                       const char *base, struct REAL(hyper_params) * h) {
+    const struct shape *s = &b->n->shape;
+    h->fn = add(b, PARAM_MUON, FORM_F32, 1, mixes, s->streams * s->hidden, fn);
+    h->scale = vector(b, PARAM_STILL, FORM_F32, scales, scale);
+    h->base = vector(b, PARAM_STILL, FORM_F32, mixes, base);
+}
+
+static void bind_compressor(struct binder *b, uint32_t ratio, uint32_t dim, const char *const names[4],
+                            struct REAL(compressor) * c) {
+    uint32_t width = compress_width(ratio, dim);
+    c->ratio = ratio;
+    c->dim = dim;
+    c->wkv = matrix(b, FORM_BF16, width, b->n->shape.hidden, names[0]);
+    c->wgate = matrix(b, FORM_BF16, width, b->n->shape.hidden, names[1]);
+    c->ape = add(b, PARAM_STILL, FORM_F32, 1, ratio, width, names[2]);
+    c->norm = vector(b, PARAM_ADAM, FORM_BF16, dim, names[3]);
+}
+
+static void bind_attention(struct binder *b, struct REAL(layer) * l) {
+    static const char *const entries[] = {"attn.compressor.wkv.weight", "attn.compressor.wgate.weight",
+                                          "attn.compressor.ape", "attn.compressor.norm.weight"};
+    static const char *const keys[] = {"attn.indexer.compressor.wkv.weight", "attn.indexer.compressor.wgate.weight",
+                                       "attn.indexer.compressor.ape", "attn.indexer.compressor.norm.weight"};
+    const struct shape *s = &b->n->shape;
+    uint32_t wide = s->heads * s->head_dim;
+    l->wq_a = matrix(b, FORM_FP8, s->q_rank, s->hidden, "attn.wq_a.weight");
+    l->q_norm = vector(b, PARAM_ADAM, FORM_BF16, s->q_rank, "attn.q_norm.weight");
+    l->wq_b = matrix(b, FORM_FP8, wide, s->q_rank, "attn.wq_b.weight");
+    l->wkv = matrix(b, FORM_FP8, s->head_dim, s->hidden, "attn.wkv.weight");
+    l->kv_norm = vector(b, PARAM_ADAM, FORM_BF16, s->head_dim, "attn.kv_norm.weight");
+    l->sink = vector(b, PARAM_STILL, FORM_F32, s->heads, "attn.attn_sink");
+    l->wo_a = matrix(b, FORM_FP8, s->o_groups * s->o_rank, wide / s->o_groups, "attn.wo_a.weight");
+    l->wo_b = matrix(b, FORM_FP8, s->hidden, s->o_groups * s->o_rank, "attn.wo_b.weight");
+    if (l->ratio)
+        bind_compressor(b, l->ratio, s->head_dim, entries, &l->entries);
+    if (l->ratio == 4) {
+        l->index_wq_b = matrix(b, FORM_FP8, s->index_heads * s->index_dim, s->q_rank, "attn.indexer.wq_b.weight");
+        l->index_weight = matrix(b, FORM_BF16, s->index_heads, s->hidden, "attn.indexer.weights_proj.weight");
+        bind_compressor(b, l->ratio, s->index_dim, keys, &l->keys);
+    }
+}
+
+static void bind_experts(struct binder *b, bool hashed, struct REAL(layer) * l) {
+    const struct shape *s = &b->n->shape;
+    uint32_t shared = s->inter * s->shared_experts;
+    l->gate = matrix(b, FORM_BF16, s->experts, s->hidden, "ffn.gate.weight");
+    l->bias = hashed ? NULL : vector(b, PARAM_FIXED, FORM_F32, s->experts, "ffn.gate.bias");
+    l->w1 = add(b, PARAM_MUON, FORM_FP4, s->experts, s->inter, s->hidden, "ffn.experts.#.w1.weight");
+    l->w3 = add(b, PARAM_MUON, FORM_FP4, s->experts, s->inter, s->hidden, "ffn.experts.#.w3.weight");
+    l->w2 = add(b, PARAM_MUON, FORM_FP4, s->experts, s->hidden, s->inter, "ffn.experts.#.w2.weight");
+    l->shared_w1 = matrix(b, FORM_FP8, shared, s->hidden, "ffn.shared_experts.w1.weight");
+    l->shared_w3 = matrix(b, FORM_FP8, shared, s->hidden, "ffn.shared_experts.w3.weight");
+    l->shared_w2 = matrix(b, FORM_FP8, s->hidden, shared, "ffn.shared_experts.w2.weight");
+}
+
+static void bind_layer(struct binder *b, uint32_t index, bool hashed, struct REAL(layer) * l) {
+    const struct shape *s = &b->n->shape;
+    uint32_t mixes = (2 + s->streams) * s->streams;
+    l->ratio = s->ratios[index];
+    bind_hyper(b, mixes, 3, "hc_attn_fn", "hc_attn_scale", "hc_attn_base", &l->hyper_attn);
+    bind_hyper(b, mixes, 3, "hc_ffn_fn", "hc_ffn_scale", "hc_ffn_base", &l->hyper_ffn);
+    l->attn_norm = vector(b, PARAM_ADAM, FORM_BF16, s->hidden, "attn_norm.weight");
+    l->ffn_norm = vector(b, PARAM_ADAM, FORM_BF16, s->hidden, "ffn_norm.weight");
+    bind_attention(b, l);
+    bind_experts(b, hashed, l);
+}
+
+/* ---------------------------------------------------------------------------------------- the whole */
+
+static int check(const struct shape *s, struct sonde_error *e) {
+    uint32_t ratio = 0;
+    for (uint32_t i = 0; i < s->layers; i++) {
+        if (s->ratios[i] && s->ratios[i] != 4 && ratio && s->ratios[i] != ratio)
+            return err_set(e, SONDE_ERROR_UNSUPPORTED, "compress_ratios: training takes one ratio besides 0 and 4");
+        ratio = s->ratios[i] && s->ratios[i] != 4 ? s->ratios[i] : ratio;
+    }
+    if (s->streams > HYPER_MOST_STREAMS)
+        return err_set(e, SONDE_ERROR_UNSUPPORTED, "hc_mult is %u, training takes at most %d", s->streams,
+                       HYPER_MOST_STREAMS);
+    return SONDE_OK;
+}
+
+int REAL(net_init)(struct REAL(net) * n, const struct shape *shape, struct sonde_error *e) {
+    *n = (struct REAL(net)){.shape = *shape};
+    int rc = check(shape, e);
+    if (rc)
+        return rc;
+    rc = REAL(params_init)(&n->params, (size_t)PARAMS_PER_LAYER * shape->layers + PARAMS_BESIDE, e);
+    n->layers = calloc(shape->layers, sizeof(*n->layers));
+    n->tables = calloc((size_t)shape->hash_layers * shape->vocab * shape->active + 1, sizeof(*n->tables));
+    for (int i = 0; i < 2; i++)
+        n->frequency[i] = calloc(shape->rope_dim / 2 + 1, sizeof(float));
+    if (rc || !n->layers || !n->tables || !n->frequency[0] || !n->frequency[1])
+        return rc ? rc : err_memory(e);
+    rotary_frequencies(shape->rope_dim, shape->rope_theta, NULL, n->frequency[0]);
+    rotary_frequencies(shape->rope_dim, shape->compress_theta, shape->yarn.factor > 0 ? &shape->yarn : NULL,
+                       n->frequency[1]);
+    struct binder b = {.n = n};
+    n->embed = add(&b, PARAM_ADAM, FORM_BF16, 1, shape->vocab, shape->hidden, "embed.weight");
+    n->head = add(&b, PARAM_ADAM, FORM_BF16, 1, shape->vocab, shape->hidden, "head.weight");
+    n->norm = vector(&b, PARAM_ADAM, FORM_BF16, shape->hidden, "norm.weight");
+    bind_hyper(&b, shape->streams, 1, "hc_head_fn", "hc_head_scale", "hc_head_base", &n->hyper_head);
+    for (uint32_t i = 0; i < shape->layers; i++) {
+        snprintf(b.prefix, sizeof(b.prefix), "layers.%u.", i);
+        bind_layer(&b, i, i < shape->hash_layers, &n->layers[i]);
+        if (i < shape->hash_layers)
+            n->layers[i].table = n->tables + (size_t)i * shape->vocab * shape->active;
+    }
+    return REAL(params_place)(&n->params, e);
+}
+
+void REAL(net_release)(struct REAL(net) * n) {
+    REAL(params_release)(&n->params);
+    free(n->layers);
+    free(n->tables);
+    free(n->frequency[0]);
+    free(n->frequency[1]);
+    *n = (struct REAL(net)){0};
+}
+
+/* --------------------------------------------------------------------------------------------- start */
+
+/* Box and Muller. */
+static double normal(struct rng *r) {
+    double u = 1 - rng_unit(r), v = rng_unit(r);
+    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+}
+
+static void fill(struct rng *r, const struct REAL(param) * p, double deviation) {
+    for (size_t i = 0; i < REAL(param_count)(p); i++)
+        p->value[i] = (real)(deviation * normal(r));
+}
+
+static void fill_ones(const struct REAL(param) * p) {
+    for (size_t i = 0; i < REAL(param_count)(p); i++)
+        p->value[i] = 1;
+}
+
+static void start_hyper(const struct REAL(net) * n, struct rng *r, uint32_t iterations,
+                        const struct REAL(hyper_params) * h) {
+    struct hyper_shape s = {.streams = n->shape.streams, .dim = n->shape.hidden, .iterations = iterations};
+    REAL(hyper_init)(&s, r, h->fn->value, h->scale->value, h->base->value);
+}
+
+static bool is_norm(const char *name) {
+    size_t n = strlen(name), m = strlen("norm.weight");
+    return n >= m && strcmp(name + n - m, "norm.weight") == 0;
+}
+
+static bool writes_streams(const struct REAL(net) * n, const struct REAL(param) * p) {
+    for (uint32_t i = 0; i < n->shape.layers; i++)
+        if (p == n->layers[i].wo_b || p == n->layers[i].w2 || p == n->layers[i].shared_w2)
+            return true;
+    return false;
+}
+
+/* The experts of a token are k different ones, by chance. */
+static void start_tables(struct REAL(net) * n, struct rng *r) {
+    const struct shape *s = &n->shape;
+    for (size_t row = 0; row < (size_t)s->hash_layers * s->vocab; row++) {
+        int32_t *experts = n->tables + row * s->active;
+        for (uint32_t i = 0; i < s->active; i++) {
+            bool again = true;
+            while (again) {
+                experts[i] = (int32_t)(rng_u64(r) % s->experts);
+                again = false;
+                for (uint32_t j = 0; j < i; j++)
+                    again |= experts[j] == experts[i];
+            }
+        }
+    }
+}
+
+void REAL(net_start)(struct REAL(net) * n, uint64_t seed) {
+    const struct shape *s = &n->shape;
+    struct rng r;
+    rng_init(&r, seed);
+    for (size_t i = 0; i < n->params.count; i++) {
+        const struct REAL(param) *p = &n->params.list[i];
+        double deviation = p == n->embed || p == n->head ? 0.02 : 0.5 / sqrt(p->cols);
+        if (is_norm(p->name))
+            fill_ones(p);
+        else if (p->kind == PARAM_MUON || p->kind == PARAM_ADAM)
+            fill(&r, p, writes_streams(n, p) ? deviation / sqrt(2.0 * s->layers) : deviation);
+    }
+    for (uint32_t i = 0; i < s->layers; i++) {
+        start_hyper(n, &r, s->sinkhorn_iters, &n->layers[i].hyper_attn);
+        start_hyper(n, &r, s->sinkhorn_iters, &n->layers[i].hyper_ffn);
+    }
+    start_hyper(n, &r, 0, &n->hyper_head);
+    start_tables(n, &r);
+}

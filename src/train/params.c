@@ -1,0 +1,73 @@
+/* params.c - what is trained: names, shapes, and one piece of memory each for all values and all gradients. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/net_internal.h"
+
+int REAL(params_init)(struct REAL(params) * p, size_t room, struct sonde_error *e) {
+    *p = (struct REAL(params)){.room = room};
+    p->list = calloc(room, sizeof(*p->list));
+    return p->list ? SONDE_OK : err_memory(e);
+}
+
+struct REAL(param) * REAL(params_add)(struct REAL(params) * p, enum param_kind kind, enum param_form form,
+                                      uint32_t stack, uint32_t rows, uint32_t cols, const char *format, ...) {
+    assert(p->count < p->room);
+    struct REAL(param) *x = &p->list[p->count++];
+    va_list args;
+    *x = (struct REAL(param)){.kind = kind, .form = form, .stack = stack, .rows = rows, .cols = cols};
+    va_start(args, format);
+    int n = vsnprintf(x->name, sizeof(x->name), format, args);
+    va_end(args);
+    assert(n > 0 && (size_t)n < sizeof(x->name));
+    (void)n;
+    return x;
+}
+
+/* Each begins on a line of the cache. */
+static size_t padded(const struct REAL(param) * p) {
+    return ceil_div(REAL(param_count)(p), 16) * 16;
+}
+
+int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e) {
+    size_t learnt = 0;
+    p->numbers = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        p->numbers += padded(&p->list[i]);
+        learnt += p->list[i].kind == PARAM_FIXED ? 0 : padded(&p->list[i]);
+    }
+    p->values = aligned_alloc(64, p->numbers * sizeof(real) + 64);
+    p->gradients = aligned_alloc(64, learnt * sizeof(real) + 64);
+    if (!p->values || !p->gradients)
+        return err_memory(e);
+    memset(p->values, 0, p->numbers * sizeof(real));
+    memset(p->gradients, 0, learnt * sizeof(real));
+    real *value = p->values, *gradient = p->gradients;
+    for (size_t i = 0; i < p->count; i++) {
+        struct REAL(param) *x = &p->list[i];
+        x->value = value;
+        x->use = value;
+        value += padded(x);
+        if (x->kind == PARAM_FIXED)
+            continue;
+        x->gradient = gradient;
+        gradient += padded(x);
+    }
+    return SONDE_OK;
+}
+
+void REAL(params_release)(struct REAL(params) * p) {
+    free(p->list);
+    free(p->values);
+    free(p->gradients);
+    *p = (struct REAL(params)){0};
+}
+
+struct REAL(param) * REAL(params_find)(const struct REAL(params) * p, const char *name) {
+    for (size_t i = 0; i < p->count; i++)
+        if (strcmp(p->list[i].name, name) == 0)
+            return &p->list[i];
+    return NULL;
+}
