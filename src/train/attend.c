@@ -38,14 +38,15 @@ struct room {
 static bool take_room(const struct attend *x, uint32_t worker, struct room *r) {
     size_t heads = x->a->heads, numbers = 2 * heads * x->most * sizeof(real);
     numbers = ceil_div(numbers, 64) * 64;
-    char *memory = team_scratch(x->team, worker, numbers + (x->most + KEYS + 3 * heads) * sizeof(void *));
+    uint8_t *memory = team_scratch(x->team, worker, numbers + (x->most + KEYS + 3 * heads) * sizeof(void *));
     if (!memory)
         return false;
-    r->w = (real *)memory;
-    r->keys = (const real **)(memory + numbers);
-    r->d_keys = (real **)(r->keys + x->most);
-    r->terms = (const real **)(r->d_keys + KEYS);
-    r->rows = (real **)(r->terms + 2 * heads);
+    void **pointers = (void *)(memory + numbers);
+    r->w = (void *)memory;
+    r->keys = (void *)pointers;
+    r->d_keys = (void *)(pointers += x->most);
+    r->terms = (void *)(pointers += KEYS);
+    r->rows = (void *)(pointers += 2 * heads);
     return true;
 }
 

@@ -34,15 +34,16 @@ struct room {
 static bool take_room(const struct index *x, uint32_t worker, struct room *r) {
     size_t heads = x->ix->heads, numbers = (2 * (size_t)x->most + heads * COLUMNS) * sizeof(real);
     numbers = ceil_div(numbers, 64) * 64;
-    char *memory = team_scratch(x->team, worker, numbers + (COLUMNS + KEYS + 2 * heads) * sizeof(void *));
+    uint8_t *memory = team_scratch(x->team, worker, numbers + (COLUMNS + KEYS + 2 * heads) * sizeof(void *));
     if (!memory)
         return false;
-    r->scores = (real *)memory;
+    void **pointers = (void *)(memory + numbers);
+    r->scores = (void *)memory;
     r->others = r->scores + x->most;
     r->dots = r->others + x->most;
-    r->keys = (const real **)(memory + numbers);
-    r->terms = r->keys + COLUMNS;
-    r->rows = (real **)(r->terms + heads);
+    r->keys = (void *)pointers;
+    r->terms = (void *)(pointers += COLUMNS);
+    r->rows = (void *)(pointers += heads);
     return true;
 }
 
@@ -169,8 +170,8 @@ void REAL(index_choose)(struct team *team, const struct indexer *ix, const real 
 /* Turns scores into the logarithms of their softmax. */
 static void log_softmax(real *s, uint32_t n) {
     const real top = lanes_largest(s, n, s[0]);
-    real sum = 0;
-    for (uint32_t i = 0; i < n; i++)
+    real sum = lanes_exp(s[0] - top);
+    for (uint32_t i = 1; i < n; i++)
         sum += lanes_exp(s[i] - top);
     sum = top + r_log(sum);
     for (uint32_t i = 0; i < n; i++)
