@@ -76,10 +76,12 @@ static inline vf v_exp(vf x) {
     return p * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
 }
 
-/* To bf16 and back: number.h's bf16_round. */
+/* To bf16 and back: number.h's bf16_round. Unsigned, as the sum may run over where x is NaN. */
+typedef uint32_t v_units __attribute__((vector_size(4 * LANES)));
+
 static inline vf v_round_bf16(vf x) {
-    vi bits = (vi)x, nearest = bits + 0x7fff + ((bits >> 16) & 1);
-    return (vf)((vi)v_pick(x == x, (vf)nearest, (vf)(bits | 0x400000)) & -0x10000);
+    v_units bits = (v_units)x, nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return (vf)((v_units)v_pick(x == x, (vf)nearest, (vf)(bits | 0x400000u)) & ~0xffffu);
 }
 
 /* The lowest bytes of each lane, the bf16 nearest to each: as many as there are `left`. In two steps, as compilers do

@@ -53,16 +53,21 @@ static struct entries entries_of(CALL) {
                             .counts = c->saved->counts};
 }
 
+/* What a checkpoint keeps unrounded is multiplied unrounded too: compressors and the indexer's weights. */
+static int exact(const struct REAL(param) * w) {
+    return w->form == FORM_BF16 ? GEMM_EXACT : 0;
+}
+
 /* y = x w^T */
 static void project(CALL, const struct REAL(param) * w, size_t rows, const real *x, real *y) {
-    REAL(gemm)(c->team, GEMM_BT, rows, w->rows, w->cols, x, w->use, y);
+    REAL(gemm)(c->team, GEMM_BT | exact(w), rows, w->rows, w->cols, x, w->use, y);
 }
 
 /* dx += dy w, dw += dy^T x; dx may be NULL. */
 static void project_back(CALL, const struct REAL(param) * w, size_t rows, const real *x, const real *dy, real *dx) {
     if (dx)
-        REAL(gemm)(c->team, GEMM_ADD, rows, w->cols, w->rows, dy, w->use, dx);
-    REAL(gemm)(c->team, GEMM_AT | GEMM_ADD, w->rows, w->cols, rows, dy, x, w->gradient);
+        REAL(gemm)(c->team, GEMM_ADD | exact(w), rows, w->cols, w->rows, dy, w->use, dx);
+    REAL(gemm)(c->team, GEMM_AT | GEMM_ADD | exact(w), w->rows, w->cols, rows, dy, x, w->gradient);
 }
 
 /* ------------------------------------------------------------------------------------------ compression */
@@ -194,8 +199,8 @@ static void put_out(CALL, real *y) {
     regroup(c, width, turned, s->grouped, false);
     for (size_t g = 0; g < z.g; g++)
         REAL(gemm)
-        (c->team, GEMM_BT, z.t, z.ro, width, s->grouped + g * z.t * width, l->wo_a->use + g * z.ro * width,
-         low + g * z.t * z.ro);
+    (c->team, GEMM_BT, z.t, z.ro, width, s->grouped + g * z.t * width, l->wo_a->use + g * z.ro * width,
+     low + g * z.t * z.ro);
     regroup(c, z.ro, low, s->low, true);
     project(c, l->wo_b, z.t, s->low, y);
 }

@@ -1,10 +1,10 @@
 /*
  * gemm.c - products of float matrices, whichever of them is stored transposed, on the kernels of packed factors.
  *
- * First the workers pack all of b, in areas of COLS columns and DEPTH terms each; then each takes rows of c: it packs
+ * First the workers pack all of b, in areas of up to COLS columns and DEPTH terms; then each takes rows of c: it packs
  * their part of a, DEPTH terms at a time, into scratch of its own and multiplies that with every area. The packed rows
- * and an area lie in the second-level cache while they meet. With GEMM_BT b is a weight and small, with GEMM_AT both
- * are as long as there are tokens.
+ * and an area lie in the second-level cache while they meet; an area is as broad as that allows, because rows of c are
+ * written in pieces of its breadth.
  *
  * An element of c is made by one worker, chunk after chunk of its terms, so its bits depend on no partition.
  */
