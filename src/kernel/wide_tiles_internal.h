@@ -19,7 +19,7 @@ enum { TILE_DOWN = 4, TILE_ACROSS = LANES == 8 ? 2 : 4, TILE_SUMS = TILE_DOWN * 
 ALWAYS_INLINE void dots_tile(const size_t down, const size_t across, uint32_t dim, const float *a,
                              const float *const *b, float *out, size_t ld) {
     vf sums[TILE_SUMS];
-    float totals[TILE_SUMS];
+    float totals[TILE_SUMS] = {0};
     for (size_t k = 0; k < down * across || k % 4; k++)
         sums[k] = v_set(0);
     for (size_t c = 0; c < dim; c += LANES) {

@@ -64,5 +64,6 @@ bool page_has(const char *path) {
 
 void serve_page(struct exchange *x) {
     const struct file *f = find(exchange_path(x));
-    exchange_reply(x, 200, f->type, f->begin, (size_t)(f->end - f->begin));
+    if (f) /* as page_has() said */
+        exchange_reply(x, 200, f->type, f->begin, (size_t)(f->end - f->begin));
 }

@@ -197,7 +197,7 @@ static void prune_array(struct build *b, struct array_part *a) {
 }
 
 static int prune_keys(struct build *b, struct object_part *o) {
-    struct dfa *keys = (struct dfa *)o->keys;
+    struct dfa *keys = (struct dfa *)(uintptr_t)o->keys;
     for (uint32_t s = 0; s < keys->count; s++)
         if (keys->label[s] && class_height(b, &o->classes[keys->label[s] - 1]) == NONE)
             keys->label[s] = 0;

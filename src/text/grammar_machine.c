@@ -149,7 +149,7 @@ static int compare_ids(const void *a, const void *b) {
 
 /* The state of the frames that were emitted. */
 static uint32_t collect(struct machine *m) {
-    uint32_t ids[FRAMES_MAX], state = 0;
+    uint32_t ids[FRAMES_MAX] = {0}, state = 0;
     for (uint32_t i = 0; i < m->out_count; i++)
         ids[i] = interned_id(&m->frames, &m->out[i]);
     qsort(ids, m->out_count, sizeof(*ids), compare_ids);
@@ -247,7 +247,7 @@ int machine_open(struct machine *m, const struct text_grammar *g, bool markup, u
 static uint32_t copy_state(struct machine *to, const struct machine *from, uint32_t state, uint32_t *copies) {
     if (copies[state] != NONE || to->failed)
         return copies[state];
-    uint32_t ids[PARENTS_MAX], count = 0, copy = 0;
+    uint32_t ids[PARENTS_MAX] = {0}, count = 0, copy = 0;
     for (uint32_t cell = state; cell && count < PARENTS_MAX; cell = cell_at(from, cell).next) {
         struct frame f = *(const struct frame *)interned_at(&from->frames, cell_at(from, cell).frame);
         f.parent = copy_state(to, from, f.parent, copies);

@@ -291,7 +291,7 @@ int dfa_numbers(const struct number_range *r, const char *where, struct budget *
     struct dfa *d = rc ? NULL : dfa_new(s.states.count, CLASSES);
     if (!rc && !d)
         rc = err_memory(g->e);
-    if (!rc) {
+    if (d) {
         d->class_of['-'] = CLASS_MINUS;
         d->class_of['.'] = CLASS_POINT;
         for (int digit = 0; digit < 10; digit++)

@@ -230,7 +230,7 @@ static int keep_literal(struct shaping *s, struct spelled *l, const struct jnode
         break;
     }
     struct conjunction c = {.mode = s->c->mode};
-    uint32_t kid;
+    uint32_t kid = 0;
     int rc = SONDE_OK;
     for (uint32_t i = 0; i < s->c->count && !rc; i++)
         rc = conjunction_add(s->b, &c, (enum part_kind)s->c->parts[i].kind, s->c->parts[i].node);

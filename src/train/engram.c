@@ -242,9 +242,10 @@ static void conv_channels(void *context, uint32_t worker, size_t item) {
     const struct pass *p = context;
     const struct channels c = channels_of(p, item);
     const size_t numbers = p->s->taps * c.count;
-    real *taps = team_scratch(p->team, worker, 2 * numbers * sizeof(real)), *sums = taps + numbers, conv[CHANNELS];
+    real *taps = team_scratch(p->team, worker, 2 * numbers * sizeof(real)), conv[CHANNELS];
     if (!taps)
         return;
+    real *sums = taps + numbers;
     turn_taps(p, c.first, c.count, taps);
     memset(sums, 0, numbers * sizeof(real));
     for (size_t i = 0; i < p->s->segment_count; i++) {

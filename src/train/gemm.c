@@ -79,11 +79,11 @@ static void multiply_rows(void *context, uint32_t worker, size_t item) {
 /* Work for all workers, or done here if there is little of it. */
 static void each(const struct product *p, size_t count, void (*work)(void *context, uint32_t worker, size_t item)) {
     if (p->m * p->n * p->k > ALONE) {
-        team_each(p->team, count, work, (void *)p);
+        team_each(p->team, count, work, (void *)(uintptr_t)p);
         return;
     }
     for (size_t i = 0; i < count; i++)
-        work((void *)p, 0, i);
+        work((void *)(uintptr_t)p, 0, i);
 }
 
 /* A share of `total`, in whole panels. */

@@ -10,6 +10,10 @@
 
 #include "text/grammar_vocabulary_internal.h"
 
+#ifndef MODEL /* the build says where it is; seen from the source root otherwise */
+#define MODEL "models/nano"
+#endif
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check(bool holds) {
