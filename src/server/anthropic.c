@@ -13,11 +13,18 @@
 #include "server/parts_internal.h"
 
 static const char known[] = "model|messages|system|max_tokens|stop_sequences|stream|temperature|top_p|top_k|tools|"
-                            "tool_choice|thinking|output_config|output_format|thread";
-static const char harmless[] = "metadata|service_tier|context_management|inference_geo|"
+                            "tool_choice|thinking|output_config|output_format|thread|context_management";
+static const char harmless[] = "metadata|service_tier|inference_geo|"
                                "cache_control";
 
 /* ---------------------------------------------------------------------------------------------- blocks */
+
+/* The message that is being read. */
+struct reading {
+    struct dialogue *p;
+    struct spoken *m; /* an assistant's */
+    size_t open;      /* a user's: where texts in a row are gathered; SIZE_MAX: nowhere yet */
+};
 
 static void read_tool_use(struct fields *f, struct dialogue *p, struct spoken *m) {
     const struct jnode *id = field_of(f, "id", JNODE_STRING), *name = field_of(f, "name", JNODE_STRING);
@@ -35,7 +42,9 @@ static void read_tool_use(struct fields *f, struct dialogue *p, struct spoken *m
         buf_string(&c->arguments, "{}");
 }
 
-static void read_assistant_block(struct fields *f, struct dialogue *p, struct spoken *m) {
+static void read_assistant_block(struct fields *f, void *context) {
+    const struct reading *r = context;
+    struct spoken *m = r->m;
     const struct jnode *text = jnode_get(f->object, "text"), *thinking = jnode_get(f->object, "thinking");
     switch (field_choice(f, "type", "text|thinking|redacted_thinking|tool_use")) {
     case -1:
@@ -54,7 +63,7 @@ static void read_assistant_block(struct fields *f, struct dialogue *p, struct sp
             buf_append(&m->reasoning, thinking->text, thinking->length);
         return;
     case 3:
-        read_tool_use(f, p, m);
+        read_tool_use(f, r->p, m);
         return;
     default: /* redacted thinking was not this model's */
         return;
@@ -77,11 +86,12 @@ static void read_tool_result(struct fields *f, struct dialogue *p) {
 }
 
 /* Results stand for themselves; texts in a row are one message, with blank lines between. */
-static void read_user_block(struct fields *f, struct dialogue *p, size_t *open) {
+static void read_user_block(struct fields *f, void *context) {
+    struct reading *r = context;
     const struct jnode *type = jnode_get(f->object, "type"), *text = jnode_get(f->object, "text");
     if (jnode_says(type, "tool_result")) {
-        *open = SIZE_MAX;
-        read_tool_result(f, p);
+        r->open = SIZE_MAX;
+        read_tool_result(f, r->p);
         return;
     }
     if (!jnode_says(type, "text") || !jnode_is(text, JNODE_STRING)) {
@@ -89,33 +99,19 @@ static void read_user_block(struct fields *f, struct dialogue *p, size_t *open) 
                      jnode_is(type, JNODE_STRING) ? type->text : "a block without a type");
         return;
     }
-    bool more = *open != SIZE_MAX;
+    bool more = r->open != SIZE_MAX;
     if (!more) {
-        *open = p->count;
-        if (!dialogue_add(p, SPEAKER_USER))
+        r->open = r->p->count;
+        if (!dialogue_add(r->p, SPEAKER_USER))
             return;
     }
-    struct buf *to = &p->said[*open].text;
+    struct buf *to = &r->p->said[r->open].text;
     buf_string(to, more ? "\n\n" : "");
     buf_append(to, text->text, text->length);
 }
 
-static void read_blocks(struct fields *f, struct dialogue *p, const struct jnode *list, bool assistant) {
-    size_t i = 0, open = SIZE_MAX;
-    struct spoken *m = assistant ? dialogue_add(p, SPEAKER_ASSISTANT) : NULL;
-    for (const struct jnode *n = list->first; n && !f->failed && !p->failed; n = n->next, i++) {
-        char path[96];
-        snprintf(path, sizeof(path), "%scontent[%zu].", f->path, i);
-        struct fields block = {.object = n, .path = path, .refusal = f->refusal};
-        if (assistant)
-            read_assistant_block(&block, p, m);
-        else
-            read_user_block(&block, p, &open);
-        f->failed |= block.failed;
-    }
-}
-
-static void read_message(struct fields *f, struct dialogue *p, bool last) {
+static void read_message(struct fields *f, void *context) {
+    struct dialogue *p = context;
     const struct jnode *content = field(f, "content");
     int role = field_choice(f, "role", "user|assistant|system");
     fields_only(f, "role|content", NULL);
@@ -124,14 +120,16 @@ static void read_message(struct fields *f, struct dialogue *p, bool last) {
     if (f->failed)
         return;
     if (role < 2 && jnode_is(content, JNODE_ARRAY)) {
-        read_blocks(f, p, content, role == 1);
+        struct reading r = {.p = p, .m = role == 1 ? dialogue_add(p, SPEAKER_ASSISTANT) : NULL, .open = SIZE_MAX};
+        if (!p->failed)
+            fields_each(f, "content", role == 1 ? read_assistant_block : read_user_block, &r);
     } else {
         static const enum speaker speakers[] = {SPEAKER_USER, SPEAKER_ASSISTANT, SPEAKER_SYSTEM};
         struct spoken *m = dialogue_add(p, speakers[role]);
         if (m)
             read_text(f, "content", &m->text);
     }
-    if (role == 1 && last && p->count)
+    if (role == 1 && !f->object->next && p->count)
         p->said[p->count - 1].open = true;
 }
 
@@ -144,54 +142,28 @@ static void read_system(struct fields *f, struct dialogue *p) {
         read_text(f, "system", &m->text);
 }
 
-static void read_messages(struct fields *f, struct dialogue *p) {
-    const struct jnode *list = field_of(f, "messages", JNODE_ARRAY);
-    size_t i = 0;
-    if (!f->failed && (!list || !list->count))
-        field_refuse(f, "messages", "a list of at least one message is expected");
-    for (const struct jnode *n = f->failed ? NULL : list->first; n && !f->failed; n = n->next, i++) {
-        char path[32];
-        snprintf(path, sizeof(path), "messages[%zu].", i);
-        struct fields message = {.object = n, .path = path, .refusal = f->refusal};
-        read_message(&message, p, !n->next);
-        f->failed |= message.failed;
-    }
-}
-
 /* ----------------------------------------------------------------------------------------------- tools */
 
-/* {name, description, input_schema} as {"type": "function", "function": {name, description, parameters}}. */
-static void read_tool(struct fields *f, struct buf *b, const char *only, bool *found, bool *strict) {
+static void read_tool(struct fields *f, void *context) {
     const struct jnode *name = field_of(f, "name", JNODE_STRING), *type = jnode_get(f->object, "type");
     const struct jnode *description = field_of(f, "description", JNODE_STRING), *schema = field(f, "input_schema");
-    bool is_strict = false;
-    if (type && !jnode_says(type, "custom")) {
+    struct buf parameters = {0};
+    bool strict = false;
+    if (type && !jnode_says(type, "custom"))
         field_refuse(f, "type", "only tools of the client's own are supported");
-        return;
-    }
     fields_only(f, "type|name|description|input_schema|strict", "cache_control|input_examples|eager_input_streaming");
-    field_bool(f, "strict", &is_strict);
+    field_bool(f, "strict", &strict);
     if (!f->failed && !name)
         field_refuse(f, "name", "a string is expected");
     if (f->failed)
         return;
-    *found |= only && strcmp(only, name->text) == 0;
-    *strict |= is_strict;
-    buf_string(b, b->len > 1 ? "," : "");
-    buf_string(b, "{\"type\":\"function\",\"function\":{\"name\":");
-    json_write_string(b, name->text, name->length);
-    if (description) {
-        buf_string(b, ",\"description\":");
-        json_write_string(b, description->text, description->length);
-    }
-    if (schema) {
-        buf_string(b, ",\"parameters\":");
-        jnode_write(b, schema);
-    }
-    buf_string(b, is_strict ? ",\"strict\":true}}" : "}}");
+    if (schema)
+        jnode_write(&parameters, schema);
+    put_tool(context, name, description, parameters.data, strict);
+    buf_release(&parameters);
 }
 
-static void read_choice(struct fields *f, struct tools_asked *tools) {
+static void read_tool_choice(struct fields *f, struct tools_asked *tools) {
     static const enum tool_choice choices[] = {CHOICE_AUTO, CHOICE_ANY, CHOICE_ONE, CHOICE_NONE};
     const struct jnode *choice = field_of(f, "tool_choice", JNODE_OBJECT);
     if (!choice)
@@ -207,30 +179,6 @@ static void read_choice(struct fields *f, struct tools_asked *tools) {
     tools->choice = i < 0 ? CHOICE_AUTO : choices[i];
     tools->parallel = !serial;
     f->failed |= inner.failed;
-}
-
-static void read_tools(struct fields *f, struct dialogue *p, struct tools_asked *tools) {
-    const struct jnode *list = field_of(f, "tools", JNODE_ARRAY);
-    bool found = false;
-    size_t i = 0;
-    *tools = (struct tools_asked){.parallel = true};
-    read_choice(f, tools);
-    if (!list || !list->count) {
-        if (tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE)
-            field_refuse(f, "tool_choice", "there are no tools");
-        return;
-    }
-    buf_byte(&p->tools, '[');
-    for (const struct jnode *n = list->first; n && !f->failed; n = n->next, i++) {
-        char path[32];
-        snprintf(path, sizeof(path), "tools[%zu].", i);
-        struct fields tool = {.object = n, .path = path, .refusal = f->refusal};
-        read_tool(&tool, &p->tools, tools->only, &found, &tools->strict);
-        f->failed |= tool.failed;
-    }
-    buf_byte(&p->tools, ']');
-    if (tools->choice == CHOICE_ONE && !found)
-        field_refuse(f, "tool_choice", "no tool is called %.60s", tools->only);
 }
 
 /* ------------------------------------------------------------------------------------- what is asked for */
@@ -270,6 +218,22 @@ static void read_thinking(struct fields *f, struct task *t, struct thinking *how
         t->thinking_budget = budget;
 }
 
+/* Old thinking that is kept changes nothing; whatever else is to be cut out of the conversation would. */
+static void check_edit(struct fields *f, void *context) {
+    (void)context;
+    if (!jnode_says(jnode_get(f->object, "type"), "clear_thinking_20251015") ||
+        !jnode_says(jnode_get(f->object, "keep"), "all"))
+        field_refuse(f, "type", "the conversation is read as it is sent: nothing is cleared here");
+}
+
+static void check_context(struct fields *f) {
+    const struct jnode *context = field_of(f, "context_management", JNODE_OBJECT);
+    struct fields inner = {.object = context, .path = "context_management.", .refusal = f->refusal};
+    fields_only(&inner, "edits", NULL);
+    fields_each(&inner, "edits", check_edit, NULL);
+    f->failed |= inner.failed;
+}
+
 /* By this code clients know that they must bring the whole conversation, and do. */
 static void refuse_thread(struct fields *f) {
     if (!field(f, "thread"))
@@ -279,31 +243,29 @@ static void refuse_thread(struct fields *f) {
 }
 
 /* The conversation; t may be NULL where only its tokens are counted. */
-static int read_conversation(struct fields *f, struct task *t, struct dialogue *p) {
-    struct tools_asked tools;
+static void read_conversation(struct fields *f, struct task *t, struct dialogue *p, struct tools_asked *tools,
+                              const struct jnode **schema) {
     struct thinking how = {0};
-    const struct jnode *schema = NULL;
-    struct sonde_error e;
+    size_t before;
     fields_only(f, known, harmless);
     refuse_thread(f);
+    check_context(f);
     read_system(f, p);
-    read_messages(f, p);
+    before = p->count;
+    fields_each(f, "messages", read_message, p);
+    if (p->count == before)
+        field_refuse(f, "messages", "a list of at least one message is expected");
     read_thinking(f, t, &how);
-    read_output(f, p, &how, &schema);
-    read_tools(f, p, &tools);
+    read_output(f, p, &how, schema);
+    read_tool_choice(f, tools);
+    read_tools(f, p, tools, read_tool);
     p->thinking = how.on;
     p->effort_max = how.most;
-    if (f->failed || !t)
-        return f->failed ? -1 : 0;
-    if (p->tools.len && jtree_parse(p->tools.data, p->tools.len, "tools", &tools.tree, &e))
-        return refuse_error(f->refusal, &e);
-    int rc = set_grammars(t, &tools, schema, false, f->refusal);
-    if (tools.tree.root)
-        jtree_release(&tools.tree);
-    return rc;
 }
 
 static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
+    struct tools_asked tools = {.parallel = true};
+    const struct jnode *schema = NULL;
     uint64_t top_k = t->sampling.top_k;
     field_count(f, "max_tokens", 1, UINT32_MAX, &t->max_tokens);
     if (!f->failed && !t->max_tokens)
@@ -314,8 +276,8 @@ static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
     t->sampling.top_k = (uint32_t)top_k;
     field_bool(f, "stream", &t->stream);
     read_stop(f, "stop_sequences", t);
-    int rc = f->failed ? -1 : read_conversation(f, t, p);
-    return rc ? rc : dialogue_encode(p, t, f->refusal);
+    read_conversation(f, t, p, &tools, &schema);
+    return f->failed ? -1 : take_request(t, p, &tools, schema, false, f->refusal);
 }
 
 /* ------------------------------------------------------------------------------------------------ voice */
@@ -349,7 +311,7 @@ static void write_usage(struct buf *b, const struct task *t) {
 
 static void open_message(struct buf *b, const struct task *t) {
     buf_printf(b, "{\"id\":\"%s\",\"type\":\"message\",\"role\":\"assistant\",\"model\":", t->id);
-    json_write_string(b, t->server->options.name, strlen(t->server->options.name));
+    write_model_name(b, t->server);
     buf_string(b, ",\"content\":[");
 }
 
@@ -483,29 +445,13 @@ static void messages_failed(struct task *t, const struct refusal *r) {
 
 void serve_messages(struct exchange *x) {
     static const struct voice voice = {messages_begin, messages_event, messages_ended, messages_done, messages_failed};
-    struct task *t = task_new(x, &voice, "msg_");
-    struct dialogue p = {0};
-    struct refusal r = {0};
-    struct fields f;
-    struct jtree tree;
-    if (!t)
-        return;
-    t->chat = true;
-    int rc = read_body(x, &tree, &f, &r);
-    if (!rc) {
-        rc = read_request(&f, t, &p);
-        jtree_release(&tree);
-    }
-    dialogue_release(&p);
-    if (!rc) {
-        task_submit(t);
-        return;
-    }
-    exchange_refuse(x, &r);
-    task_free(t);
+    static const struct interface messages = {.voice = &voice, .prefix = "msg_", .chat = true, .read = read_request};
+    serve_interface(x, &messages);
 }
 
 void serve_count_tokens(struct exchange *x) {
+    struct tools_asked tools = {.parallel = true};
+    const struct jnode *schema = NULL;
     struct dialogue p = {0};
     struct refusal r = {0};
     struct fields f;
@@ -515,7 +461,8 @@ void serve_count_tokens(struct exchange *x) {
     size_t count = 0;
     int rc = read_body(x, &tree, &f, &r);
     if (!rc) {
-        rc = read_conversation(&f, NULL, &p);
+        read_conversation(&f, NULL, &p, &tools, &schema);
+        rc = f.failed ? -1 : 0;
         jtree_release(&tree);
     }
     if (!rc)

@@ -18,6 +18,41 @@ int read_body(struct exchange *x, struct jtree *tree, struct fields *f, struct r
     return refuse(r, 400, NULL, "the request: an object is expected");
 }
 
+static int read_task(struct exchange *x, const struct interface *i, struct task *t, struct refusal *r) {
+    struct dialogue p = {0};
+    struct fields f;
+    struct jtree tree;
+    t->chat = i->chat;
+    t->context = i->own ? calloc(1, i->own) : NULL;
+    t->release = t->context ? i->release : NULL;
+    if (i->own && !t->context)
+        return refuse(r, 500, NULL, "out of memory");
+    int rc = read_body(x, &tree, &f, r);
+    if (rc)
+        return rc;
+    rc = i->read(&f, t, &p);
+    jtree_release(&tree);
+    dialogue_release(&p);
+    return rc;
+}
+
+void serve_interface(struct exchange *x, const struct interface *i) {
+    struct task *t = task_new(x, i->voice, i->prefix);
+    struct refusal r = {0};
+    if (!t)
+        return;
+    if (!read_task(x, i, t, &r)) {
+        task_submit(t);
+        return;
+    }
+    exchange_refuse(x, &r);
+    task_free(t);
+}
+
+void write_model_name(struct buf *b, const struct server *s) {
+    json_write_string(b, s->options.name, strlen(s->options.name));
+}
+
 /* -------------------------------------------------------------------------------------------- sampling */
 
 static void read_bias(struct fields *f, struct task *t) {
@@ -145,16 +180,62 @@ void read_effort(struct fields *f, const char *name, struct thinking *how) {
     how->most = i >= 6;
 }
 
-/* --------------------------------------------------------------------------------------------- grammars */
+/* ----------------------------------------------------------------------------------------------- tools */
 
-/* The sentence of a schema that cannot be kept names its place; the status is the client's fault. */
-static int set_grammar(struct task *t, size_t i, int rc, struct text_grammar *g, const struct sonde_error *e,
-                       struct refusal *r) {
-    if (rc)
-        return refuse_error(r, e);
-    t->grammars[i] = g;
-    return 0;
+void read_choice(struct fields *f, struct tools_asked *tools, bool nested) {
+    const struct jnode *choice = field(f, "tool_choice");
+    if (!jnode_is(choice, JNODE_OBJECT)) {
+        int i = field_choice(f, "tool_choice", "auto|none|required");
+        tools->choice = i < 0 ? CHOICE_AUTO : (enum tool_choice)i;
+        return;
+    }
+    const struct jnode *type = jnode_get(choice, "type");
+    const struct jnode *name = jnode_get(nested ? jnode_get(choice, "function") : choice, "name");
+    tools->choice = CHOICE_ONE;
+    if ((jnode_says(type, "function") || (!nested && jnode_says(type, "custom"))) && jnode_is(name, JNODE_STRING))
+        tools->only = name->text;
+    else
+        field_refuse(f, "tool_choice", "%s is expected",
+                     nested ? "{\"type\": \"function\", \"function\": {\"name\": NAME}}"
+                            : "{\"type\": \"function\", \"name\": NAME}");
 }
+
+void read_tools(struct fields *f, struct dialogue *p, struct tools_asked *tools,
+                void (*one)(struct fields *f, void *tools)) {
+    tools->list = &p->tools;
+    fields_each(f, "tools", one, tools);
+    if (p->tools.len)
+        buf_byte(&p->tools, ']');
+    else if (tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE)
+        field_refuse(f, "tool_choice", "there are no tools");
+    if (tools->choice == CHOICE_ONE && !tools->found)
+        field_refuse(f, "tool_choice", "no tool is called %.60s", tools->only ? tools->only : "");
+}
+
+void note_tool(struct tools_asked *tools, const char *name, bool strict) {
+    buf_byte(tools->list, tools->list->len ? ',' : '[');
+    tools->strict |= strict;
+    tools->found |= tools->only && strcmp(tools->only, name) == 0;
+}
+
+void put_tool(struct tools_asked *tools, const struct jnode *name, const struct jnode *description,
+              const char *parameters, bool strict) {
+    struct buf *b = tools->list;
+    note_tool(tools, name->text, strict);
+    buf_string(b, "{\"type\":\"function\",\"function\":{\"name\":");
+    jnode_write(b, name);
+    if (description) {
+        buf_string(b, ",\"description\":");
+        jnode_write(b, description);
+    }
+    if (parameters) {
+        buf_string(b, ",\"parameters\":");
+        buf_string(b, parameters);
+    }
+    buf_string(b, strict ? ",\"strict\":true}}" : "}}");
+}
+
+/* --------------------------------------------------------------------------------------------- grammars */
 
 /* The mark that every call begins with never comes. */
 static int ban_calls(struct task *t, struct refusal *r) {
@@ -166,30 +247,36 @@ static int ban_calls(struct task *t, struct refusal *r) {
     return 0;
 }
 
-int set_grammars(struct task *t, const struct tools_asked *tools, const struct jnode *schema, bool json,
-                 struct refusal *r) {
-    const struct jnode *list = tools->tree.root;
-    struct text_grammar *g = NULL;
+/* Calls and another form together are two grammars, any of which an answer may follow. list NULL: no tools. */
+static int set_grammars(struct task *t, const struct jnode *list, const struct tools_asked *tools,
+                        const struct jnode *schema, bool json, struct refusal *r) {
     struct sonde_error e;
-    bool formed = schema || json, called = tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE;
-    int rc = 0;
+    bool called = tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE, formed = (schema || json) && !called;
+    if (formed && text_grammar_schema(schema, "response_format", &t->grammars[0], &e))
+        return refuse_error(r, &e);
     if (list && tools->choice == CHOICE_NONE)
-        rc = ban_calls(t, r);
-    t->tools = list && tools->choice != CHOICE_NONE;
-    if (rc)
-        return rc;
-    if (formed && !called) {
-        rc = text_grammar_schema(schema, "response_format", &g, &e);
-        rc = set_grammar(t, 0, rc, g, &e, r);
-    }
-    if (rc || !t->tools || (!formed && !called && tools->parallel && !tools->strict))
-        return rc;
+        return ban_calls(t, r);
+    t->tools = list != NULL;
+    if (!list || (!formed && !called && tools->parallel && !tools->strict))
+        return 0;
     struct text_tools_options how = {.choice = called || formed ? TEXT_TOOLS_REQUIRED : TEXT_TOOLS_AUTO,
                                      .only = tools->only,
                                      .single = !tools->parallel};
-    g = NULL;
-    rc = text_grammar_tools(list, &how, "tools", &g, &e);
-    return set_grammar(t, formed && !called, rc, g, &e, r);
+    return text_grammar_tools(list, &how, "tools", &t->grammars[formed], &e) ? refuse_error(r, &e) : 0;
+}
+
+int take_request(struct task *t, struct dialogue *p, const struct tools_asked *tools, const struct jnode *schema,
+                 bool json, struct refusal *r) {
+    struct jtree tree = {0};
+    struct sonde_error e;
+    if (p->tools.failed)
+        return refuse(r, 500, NULL, "out of memory");
+    if (p->tools.len && jtree_parse(p->tools.data, p->tools.len, "tools", &tree, &e))
+        return refuse_error(r, &e);
+    int rc = set_grammars(t, tree.root, tools, schema, json, r);
+    if (tree.root)
+        jtree_release(&tree);
+    return rc ? rc : dialogue_encode(p, t, r);
 }
 
 /* -------------------------------------------------------------------------------------------- answering */

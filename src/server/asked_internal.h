@@ -10,6 +10,23 @@
 /* The body as a tree; -1: refused. jtree_release() is owed after 0. */
 int read_body(struct exchange *x, struct jtree *tree, struct fields *f, struct refusal *r);
 
+/* An interface that generates. */
+struct interface {
+    const struct voice *voice;
+    const char *prefix;             /* of the ids of its answers */
+    bool chat;                      /* task.chat */
+    size_t own;                     /* bytes of task.context, cleared; 0: none */
+    void (*release)(void *context); /* of these; NULL where there are none */
+    /* The body into the task and its conversation; -1: refused. */
+    int (*read)(struct fields *f, struct task *t, struct dialogue *p);
+};
+
+/* From a request's body to its task, submitted, or to a refusal. */
+void serve_interface(struct exchange *x, const struct interface *i);
+
+/* The model's name as a JSON string, as most answers tell it. */
+void write_model_name(struct buf *b, const struct server *s);
+
 /* SAMPLING_FIELDS into t->sampling and t->bias. */
 void read_sampling(struct fields *f, struct task *t);
 
@@ -31,16 +48,32 @@ void read_effort(struct fields *f, const char *name, struct thinking *how);
 
 enum tool_choice { CHOICE_AUTO, CHOICE_NONE, CHOICE_ANY, CHOICE_ONE };
 
+/* What was asked of tools. They are gathered in the conversation, as OpenAI's chat writes them. */
 struct tools_asked {
-    struct jtree tree; /* of p->tools; {0}: none */
+    struct buf *list; /* dialogue.tools */
+    void *own;        /* the interface's */
     enum tool_choice choice;
     const char *only; /* CHOICE_ONE */
-    bool parallel, strict;
+    bool parallel;    /* more than one call may be written */
+    bool strict;      /* there is one that is held to its schema */
+    bool found;       /* there is one called `only` */
 };
 
-/* What answers may be: grammars for tools (p->tools, parsed), a schema or any object. Refuses what cannot be kept. */
-int set_grammars(struct task *t, const struct tools_asked *tools, const struct jnode *schema, bool json,
-                 struct refusal *r);
+/* tool_choice as OpenAI has it; nested: a name is in "function". */
+void read_choice(struct fields *f, struct tools_asked *tools, bool nested);
+
+/* The list "tools", each read by one(), which calls note_tool() and puts it into the list. The choice is known. */
+void read_tools(struct fields *f, struct dialogue *p, struct tools_asked *tools,
+                void (*one)(struct fields *f, void *tools));
+/* One more; the list is ready for its text. */
+void note_tool(struct tools_asked *tools, const char *name, bool strict);
+/* As a function; parameters: JSON, NULL: none. */
+void put_tool(struct tools_asked *tools, const struct jnode *name, const struct jnode *description,
+              const char *parameters, bool strict);
+
+/* What answers may be (calls of tools, a schema's JSON or any object) and the prompt's ids. -1: refused. */
+int take_request(struct task *t, struct dialogue *p, const struct tools_asked *tools, const struct jnode *schema,
+                 bool json, struct refusal *r);
 
 /* ------------------------------------------------------------------------------------------- answering */
 

@@ -242,6 +242,18 @@ static void begin_with_system(struct dialogue *p) {
     p->said[0] = system;
 }
 
+/* A text that memory ran out for is empty, and must not be read as if it were. */
+static bool is_whole(const struct dialogue *p) {
+    bool failed = p->failed || p->tools.failed || p->format.failed;
+    for (size_t i = 0; i < p->count && !p->failed; i++) {
+        const struct spoken *m = &p->said[i];
+        failed |= m->text.failed || m->reasoning.failed || m->call_id.failed;
+        for (size_t j = 0; j < m->call_count; j++)
+            failed |= m->calls[j].id.failed || m->calls[j].name.failed || m->calls[j].arguments.failed;
+    }
+    return !failed;
+}
+
 static int encode(struct dialogue *p, struct server *s, int32_t **ids, size_t *count, bool *thinking, uint64_t *before,
                   struct refusal *r) {
     struct buf request = {0};
@@ -250,7 +262,7 @@ static int encode(struct dialogue *p, struct server *s, int32_t **ids, size_t *c
     begin_with_system(p);
     *before = hash_all(p);
     put_request(&request, p);
-    int rc = p->failed || request.failed || find_replays(&y) ? err_memory(&e) : SONDE_OK;
+    int rc = !is_whole(p) || request.failed || find_replays(&y) ? err_memory(&e) : SONDE_OK;
     if (!rc)
         rc = text_chat_encode(s->tokenizer, request.data, request.len,
                               (const struct text_replay *)(const void *)y.list.data,

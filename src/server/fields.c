@@ -127,6 +127,18 @@ int field_choice(struct fields *f, const char *name, const char *words) {
     return i;
 }
 
+void fields_each(struct fields *f, const char *name, void (*read)(struct fields *item, void *context), void *context) {
+    const struct jnode *list = field_of(f, name, JNODE_ARRAY);
+    size_t i = 0;
+    for (const struct jnode *n = list ? list->first : NULL; n && !f->failed; n = n->next, i++) {
+        char path[96];
+        snprintf(path, sizeof(path), "%s%s[%zu].", f->path, name, i);
+        struct fields item = {.object = n, .path = path, .refusal = f->refusal};
+        read(&item, context);
+        f->failed |= item.failed;
+    }
+}
+
 void fields_only(struct fields *f, const char *known, const char *harmless) {
     if (f->failed || !jnode_is(f->object, JNODE_OBJECT))
         return;

@@ -36,7 +36,7 @@ struct exchange {
     struct exchange_facts facts;
     struct refusal refusal; /* status not 0: decided from the head alone */
     int fd;
-    bool started, charged;
+    bool started;
     atomic_uint holders;
 
     pthread_mutex_t lock;

@@ -13,13 +13,20 @@
 
 static const char known[] = "model|messages|thinking|thinking_budget|reasoning_effort|max_tokens|max_completion_tokens|"
                             "response_format|stop|stream|stream_options|logprobs|top_logprobs|n|tools|tool_choice|"
-                            "parallel_tool_calls|chat_template_kwargs|modalities|" SAMPLING_FIELDS;
+                            "parallel_tool_calls|chat_template_kwargs|modalities|verbosity|" SAMPLING_FIELDS;
 static const char harmless[] = "user|user_id|metadata|store|service_tier|prompt_cache_key|prompt_cache_retention|"
                                "safety_identifier|prediction";
 
 /* --------------------------------------------------------------------------------------------- messages */
 
-static void read_call(struct fields *f, struct dialogue *p, struct spoken *m) {
+/* The message that is being read. */
+struct reading {
+    struct dialogue *p;
+    struct spoken *m;
+};
+
+static void read_call(struct fields *f, void *context) {
+    const struct reading *r = context;
     fields_only(f, "id|type|function", "index");
     struct fields function = *f;
     function.object = field_of(f, "function", JNODE_OBJECT);
@@ -27,7 +34,7 @@ static void read_call(struct fields *f, struct dialogue *p, struct spoken *m) {
     const struct jnode *arguments = field(&function, "arguments");
     if (!f->failed && !name)
         field_refuse(f, "function.name", "a string is expected");
-    struct spoken_call *c = spoken_add_call(p, m);
+    struct spoken_call *c = spoken_add_call(r->p, r->m);
     f->failed |= function.failed;
     if (f->failed || !c)
         return;
@@ -44,7 +51,6 @@ static void read_call(struct fields *f, struct dialogue *p, struct spoken *m) {
 
 static void read_assistant(struct fields *f, struct dialogue *p, struct spoken *m, bool last) {
     const struct jnode *reasoning = field_of(f, "reasoning_content", JNODE_STRING);
-    const struct jnode *calls = field_of(f, "tool_calls", JNODE_ARRAY);
     bool prefix = false;
     field_bool(f, "prefix", &prefix);
     if (prefix && !last)
@@ -55,17 +61,11 @@ static void read_assistant(struct fields *f, struct dialogue *p, struct spoken *
     m->has_reasoning = reasoning != NULL;
     if (reasoning)
         buf_append(&m->reasoning, reasoning->text, reasoning->length);
-    size_t i = 0;
-    for (const struct jnode *n = calls ? calls->first : NULL; n && !f->failed; n = n->next, i++) {
-        char path[96];
-        snprintf(path, sizeof(path), "%stool_calls[%zu].", f->path, i);
-        struct fields call = {.object = n, .path = path, .refusal = f->refusal};
-        read_call(&call, p, m);
-        f->failed |= call.failed;
-    }
+    fields_each(f, "tool_calls", read_call, &(struct reading){p, m});
 }
 
-static void read_message(struct fields *f, struct dialogue *p, bool last) {
+static void read_message(struct fields *f, void *context) {
+    struct dialogue *p = context;
     static const enum speaker speakers[] = {SPEAKER_SYSTEM, SPEAKER_SYSTEM,    SPEAKER_USER,
                                             SPEAKER_TOOL,   SPEAKER_ASSISTANT, SPEAKER_REMINDER};
     if (!jnode_is(f->object, JNODE_OBJECT))
@@ -81,7 +81,7 @@ static void read_message(struct fields *f, struct dialogue *p, bool last) {
     read_text(f, "content", &m->text);
     if (m->speaker == SPEAKER_ASSISTANT) {
         fields_only(f, "role|content|reasoning_content|tool_calls|prefix", "name|refusal|annotations|audio|reasoning");
-        read_assistant(f, p, m, last);
+        read_assistant(f, p, m, !f->object->next);
     } else if (m->speaker == SPEAKER_TOOL) {
         const struct jnode *id = field_of(f, "tool_call_id", JNODE_STRING);
         fields_only(f, "role|content|tool_call_id", "name");
@@ -89,20 +89,6 @@ static void read_message(struct fields *f, struct dialogue *p, bool last) {
             buf_append(&m->call_id, id->text, id->length);
     } else {
         fields_only(f, "role|content", "name");
-    }
-}
-
-static void read_messages(struct fields *f, struct dialogue *p) {
-    const struct jnode *list = field_of(f, "messages", JNODE_ARRAY);
-    size_t i = 0;
-    if (!f->failed && (!list || !list->count))
-        field_refuse(f, "messages", "a list of at least one message is expected");
-    for (const struct jnode *n = f->failed ? NULL : list->first; n && !f->failed; n = n->next, i++) {
-        char path[32];
-        snprintf(path, sizeof(path), "messages[%zu].", i);
-        struct fields message = {.object = n, .path = path, .refusal = f->refusal};
-        read_message(&message, p, !n->next);
-        f->failed |= message.failed;
     }
 }
 
@@ -136,50 +122,18 @@ static void read_thinking(struct fields *f, struct task *t, struct dialogue *p) 
     p->effort_max = how.most;
 }
 
-static void read_choice(struct fields *f, struct tools_asked *tools) {
-    const struct jnode *choice = field(f, "tool_choice");
-    if (jnode_is(choice, JNODE_OBJECT)) {
-        const struct jnode *name = jnode_get(jnode_get(choice, "function"), "name");
-        if (!jnode_says(jnode_get(choice, "type"), "function") || !jnode_is(name, JNODE_STRING))
-            field_refuse(f, "tool_choice", "{\"type\": \"function\", \"function\": {\"name\": NAME}} is expected");
-        else
-            tools->only = name->text;
-        tools->choice = CHOICE_ONE;
+/* As it was written: the model reads it so. */
+static void read_tool(struct fields *f, void *context) {
+    struct tools_asked *tools = context;
+    const struct jnode *function = jnode_get(f->object, "function"), *name = jnode_get(function, "name");
+    if (!jnode_says(jnode_get(f->object, "type"), "function"))
+        field_refuse(f, "type", "only \"function\" is supported");
+    else if (!jnode_is(name, JNODE_STRING) || !name->length)
+        field_refuse(f, "function.name", "a string is expected");
+    if (f->failed)
         return;
-    }
-    int i = field_choice(f, "tool_choice", "auto|none|required");
-    tools->choice = i < 0 ? CHOICE_AUTO : (enum tool_choice)i;
-}
-
-static void read_tools(struct fields *f, struct dialogue *p, struct tools_asked *tools) {
-    const struct jnode *list = field_of(f, "tools", JNODE_ARRAY);
-    bool found = false;
-    size_t i = 0;
-    *tools = (struct tools_asked){.parallel = true};
-    field_bool(f, "parallel_tool_calls", &tools->parallel);
-    read_choice(f, tools);
-    if (!list || !list->count) {
-        if (tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE)
-            field_refuse(f, "tool_choice", "there are no tools");
-        return;
-    }
-    for (const struct jnode *n = list->first; n && !f->failed; n = n->next, i++) {
-        const struct jnode *function = jnode_get(n, "function"), *name = jnode_get(function, "name");
-        char path[32];
-        snprintf(path, sizeof(path), "tools[%zu].", i);
-        struct fields tool = {.object = n, .path = path, .refusal = f->refusal};
-        if (!jnode_says(jnode_get(n, "type"), "function"))
-            field_refuse(&tool, "type", "only \"function\" is supported");
-        else if (!jnode_is(name, JNODE_STRING) || !name->length)
-            field_refuse(&tool, "function.name", "a string is expected");
-        else
-            found |= tools->only && strcmp(tools->only, name->text) == 0;
-        tools->strict |= jnode_truth(jnode_get(function, "strict"));
-        f->failed |= tool.failed;
-    }
-    if (tools->choice == CHOICE_ONE && !found)
-        field_refuse(f, "tool_choice", "no tool is called %.60s", tools->only ? tools->only : "");
-    jnode_write(&p->tools, list);
+    note_tool(tools, name->text, jnode_truth(jnode_get(function, "strict")));
+    jnode_write(tools->list, f->object);
 }
 
 /* Into *schema, or *json for any object. */
@@ -228,34 +182,31 @@ static void check_modalities(struct fields *f) {
 
 /* The whole request into t and p; -1: refused. */
 static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
-    struct tools_asked tools;
+    struct tools_asked tools = {.parallel = true};
     const struct jnode *schema = NULL;
     bool json = false;
-    struct sonde_error e;
     fields_only(f, known, harmless);
-    read_messages(f, p);
+    fields_each(f, "messages", read_message, p);
+    if (!p->count)
+        field_refuse(f, "messages", "a list of at least one message is expected");
     read_thinking(f, t, p);
     read_lengths(f, t);
     read_sampling(f, t);
     read_stop(f, "stop", t);
     read_format(f, p, &schema, &json);
     check_modalities(f);
-    read_tools(f, p, &tools);
-    if (f->failed)
-        return -1;
-    if (p->tools.len && jtree_parse(p->tools.data, p->tools.len, "tools", &tools.tree, &e))
-        return refuse_error(f->refusal, &e);
-    int rc = set_grammars(t, &tools, schema, json, f->refusal);
-    if (tools.tree.root)
-        jtree_release(&tools.tree);
-    return rc ? rc : dialogue_encode(p, t, f->refusal);
+    field_choice(f, "verbosity", "medium"); /* as much as the model says by itself */
+    field_bool(f, "parallel_tool_calls", &tools.parallel);
+    read_choice(f, &tools, true);
+    read_tools(f, p, &tools, read_tool);
+    return f->failed ? -1 : take_request(t, p, &tools, schema, json, f->refusal);
 }
 
 /* ------------------------------------------------------------------------------------------------ voice */
 
 static void open_object(struct buf *b, const struct task *t, const char *object) {
     buf_printf(b, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", t->id, object, (long long)t->created);
-    json_write_string(b, t->server->options.name, strlen(t->server->options.name));
+    write_model_name(b, t->server);
     buf_printf(b, ",\"system_fingerprint\":\"sonde-%s\"", sonde_version());
 }
 
@@ -391,24 +342,6 @@ void openai_failed(struct task *t, const struct refusal *r) {
 
 void serve_chat(struct exchange *x) {
     static const struct voice voice = {chat_begin, chat_event, chat_ended, chat_done, openai_failed};
-    struct task *t = task_new(x, &voice, "chatcmpl-");
-    struct dialogue p = {0};
-    struct refusal r = {0};
-    struct fields f;
-    struct jtree tree;
-    if (!t)
-        return;
-    t->chat = true;
-    int rc = read_body(x, &tree, &f, &r);
-    if (!rc) {
-        rc = read_request(&f, t, &p);
-        jtree_release(&tree);
-    }
-    dialogue_release(&p);
-    if (!rc) {
-        task_submit(t);
-        return;
-    }
-    exchange_refuse(x, &r);
-    task_free(t);
+    static const struct interface chat = {.voice = &voice, .prefix = "chatcmpl-", .chat = true, .read = read_request};
+    serve_interface(x, &chat);
 }

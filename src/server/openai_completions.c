@@ -120,10 +120,12 @@ static int read_echo(struct task *t, struct completion *c, struct sonde_error *e
     return sonde_tokenizer_decode(t->server->tokenizer, t->ids + begun, t->count - begun, &c->prompt, NULL, e);
 }
 
-static int read_request(struct fields *f, struct task *t, struct completion *c) {
+static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
+    struct completion *c = t->context;
     const char *suffix = NULL;
     struct sonde_error e;
     uint64_t n = 1, best_of = 0, top = UINT64_MAX;
+    (void)p; /* a text is no conversation */
     fields_only(f, known, harmless);
     field_string(f, "suffix", &suffix);
     field_bool(f, "echo", &c->echo);
@@ -147,7 +149,7 @@ static int read_request(struct fields *f, struct task *t, struct completion *c) 
     t->max_tokens += c->score; /* the model says something in any case; it is not shown */
     t->n = (uint32_t)n;
     t->logprobs = top != UINT64_MAX;
-    t->top_logprobs = t->logprobs ? (uint32_t)top : 0;
+    t->top_logprobs = t->logprobs ? (uint32_t)min_u64(top, t->server->info.vocab) : 0;
     t->prompt_logprobs = t->logprobs && c->echo;
     if (!rc && !f->failed && c->echo)
         rc = read_echo(t, c, &e);
@@ -161,7 +163,7 @@ static int read_request(struct fields *f, struct task *t, struct completion *c) 
 static void open_object(struct buf *b, const struct task *t) {
     buf_printf(b, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,\"model\":", t->id,
                (long long)t->created);
-    json_write_string(b, t->server->options.name, strlen(t->server->options.name));
+    write_model_name(b, t->server);
     buf_printf(b, ",\"system_fingerprint\":\"sonde-%s\",\"choices\":[", sonde_version());
 }
 
@@ -302,31 +304,7 @@ static void text_done(struct task *t) {
 
 void serve_completions(struct exchange *x) {
     static const struct voice voice = {text_begin, text_event, text_ended, text_done, openai_failed};
-    struct task *t = task_new(x, &voice, "cmpl-");
-    struct completion *c = calloc(1, sizeof(*c));
-    struct refusal r = {0};
-    struct fields f;
-    struct jtree tree;
-    if (!t || !c) {
-        free(c);
-        if (t)
-            refuse(&r, 500, NULL, "out of memory");
-        if (t)
-            exchange_refuse(x, &r);
-        task_free(t);
-        return;
-    }
-    t->context = c;
-    t->release = release;
-    int rc = read_body(x, &tree, &f, &r);
-    if (!rc) {
-        rc = read_request(&f, t, c);
-        jtree_release(&tree);
-    }
-    if (!rc) {
-        task_submit(t);
-        return;
-    }
-    exchange_refuse(x, &r);
-    task_free(t);
+    static const struct interface completions = {
+        .voice = &voice, .prefix = "cmpl-", .own = sizeof(struct completion), .release = release, .read = read_request};
+    serve_interface(x, &completions);
 }

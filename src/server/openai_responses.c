@@ -115,7 +115,8 @@ static void read_output_item(struct fields *f, struct dialogue *p) {
     read_text(f, "output", &m->text);
 }
 
-static void read_item(struct fields *f, struct dialogue *p) {
+static void read_item(struct fields *f, void *context) {
+    struct dialogue *p = context;
     static const char types[] = "message|reasoning|function_call|function_call_output|custom_tool_call|"
                                 "custom_tool_call_output";
     int type = jnode_get(f->object, "type") ? field_choice(f, "type", types) : 0;
@@ -140,7 +141,6 @@ static void read_item(struct fields *f, struct dialogue *p) {
 static void read_input(struct fields *f, struct dialogue *p) {
     const struct jnode *instructions = field_of(f, "instructions", JNODE_STRING), *input = field(f, "input");
     struct spoken *m = instructions ? dialogue_add(p, SPEAKER_SYSTEM) : NULL;
-    size_t i = 0;
     if (m)
         buf_append(&m->text, instructions->text, instructions->length);
     if (jnode_is(input, JNODE_STRING)) {
@@ -153,95 +153,42 @@ static void read_input(struct fields *f, struct dialogue *p) {
         field_refuse(f, "input", "a string or a list of items is expected");
         return;
     }
-    for (const struct jnode *n = input->first; n && !f->failed && !p->failed; n = n->next, i++) {
-        char path[32];
-        snprintf(path, sizeof(path), "input[%zu].", i);
-        struct fields item = {.object = n, .path = path, .refusal = f->refusal};
-        read_item(&item, p);
-        f->failed |= item.failed;
-    }
+    fields_each(f, "input", read_item, p);
     if (p->count && p->said[p->count - 1].speaker == SPEAKER_ASSISTANT)
         field_refuse(f, "input", "the last item must be for the model to answer");
 }
 
 /* ----------------------------------------------------------------------------------------------- tools */
 
-static void put_function(struct buf *b, const struct jnode *n, bool custom) {
-    const struct jnode *description = jnode_get(n, "description"), *parameters = jnode_get(n, "parameters");
-    buf_string(b, b->len > 1 ? "," : "");
-    buf_string(b, "{\"type\":\"function\",\"function\":{\"name\":");
-    jnode_write(b, jnode_get(n, "name"));
-    if (description) {
-        buf_string(b, ",\"description\":");
-        jnode_write(b, description);
-    }
-    if (custom)
-        buf_string(b, ",\"parameters\":{\"type\":\"object\",\"properties\":{\"input\":{\"type\":\"string\"}},"
-                      "\"required\":[\"input\"],\"additionalProperties\":false}");
-    else if (parameters) {
-        buf_string(b, ",\"parameters\":");
-        jnode_write(b, parameters);
-    }
-    buf_string(b, jnode_truth(jnode_get(n, "strict")) ? ",\"strict\":true}}" : "}}");
-}
-
-static void read_choice(struct fields *f, struct tools_asked *tools) {
-    const struct jnode *choice = field(f, "tool_choice");
-    if (jnode_is(choice, JNODE_OBJECT)) {
-        const struct jnode *name = jnode_get(choice, "name"), *type = jnode_get(choice, "type");
-        if ((!jnode_says(type, "function") && !jnode_says(type, "custom")) || !jnode_is(name, JNODE_STRING))
-            field_refuse(f, "tool_choice", "{\"type\": \"function\", \"name\": NAME} is expected");
-        else
-            tools->only = name->text;
-        tools->choice = CHOICE_ONE;
+static void read_tool(struct fields *f, void *context) {
+    struct tools_asked *tools = context;
+    struct response *r = tools->own;
+    const struct jnode *name = field_of(f, "name", JNODE_STRING), *parameters = field(f, "parameters");
+    struct buf text = {0};
+    bool custom = field_choice(f, "type", "function|custom") == 1;
+    if (!f->failed && !name)
+        field_refuse(f, "name", "a string is expected");
+    if (custom && jnode_says(jnode_get(field(f, "format"), "type"), "grammar"))
+        field_refuse(f, "format", "grammars are not supported");
+    if (f->failed)
         return;
+    if (custom) {
+        buf_append(&r->custom, name->text, name->length + 1);
+        buf_string(&text, "{\"type\":\"object\",\"properties\":{\"input\":{\"type\":\"string\"}},"
+                          "\"required\":[\"input\"],\"additionalProperties\":false}");
+    } else if (parameters) {
+        jnode_write(&text, parameters);
     }
-    int i = field_choice(f, "tool_choice", "auto|none|required");
-    tools->choice = i < 0 ? CHOICE_AUTO : (enum tool_choice)i;
-}
-
-static void read_tools(struct fields *f, struct dialogue *p, struct tools_asked *tools, struct response *r) {
-    const struct jnode *list = field_of(f, "tools", JNODE_ARRAY);
-    bool found = false;
-    size_t i = 0;
-    *tools = (struct tools_asked){.parallel = true};
-    field_bool(f, "parallel_tool_calls", &tools->parallel);
-    read_choice(f, tools);
-    if (!list || !list->count) {
-        if (tools->choice == CHOICE_ANY || tools->choice == CHOICE_ONE)
-            field_refuse(f, "tool_choice", "there are no tools");
-        return;
-    }
-    buf_byte(&p->tools, '[');
-    for (const struct jnode *n = list->first; n && !f->failed; n = n->next, i++) {
-        char path[32];
-        snprintf(path, sizeof(path), "tools[%zu].", i);
-        struct fields tool = {.object = n, .path = path, .refusal = f->refusal};
-        const struct jnode *name = field_of(&tool, "name", JNODE_STRING);
-        bool custom = field_choice(&tool, "type", "function|custom") == 1;
-        if (!tool.failed && !name)
-            field_refuse(&tool, "name", "a string is expected");
-        if (custom && jnode_says(jnode_get(jnode_get(n, "format"), "type"), "grammar"))
-            field_refuse(&tool, "format", "grammars are not supported");
-        f->failed |= tool.failed;
-        if (f->failed)
-            return;
-        if (custom)
-            buf_append(&r->custom, name->text, name->length + 1);
-        put_function(&p->tools, n, custom);
-        found |= tools->only && strcmp(tools->only, name->text) == 0;
-        tools->strict |= jnode_truth(jnode_get(n, "strict"));
-    }
-    buf_byte(&p->tools, ']');
-    if (tools->choice == CHOICE_ONE && !found)
-        field_refuse(f, "tool_choice", "no tool is called %.60s", tools->only);
+    put_tool(tools, name, field(f, "description"), text.data, jnode_truth(field(f, "strict")));
+    buf_release(&text);
 }
 
 /* ------------------------------------------------------------------------------------- what is asked for */
 
 static void read_format(struct fields *f, struct dialogue *p, const struct jnode **schema, bool *json) {
     struct fields text = {.object = field_of(f, "text", JNODE_OBJECT), .path = "text.", .refusal = f->refusal};
-    fields_only(&text, "format", "verbosity");
+    fields_only(&text, "format|verbosity", NULL);
+    field_choice(&text, "verbosity", "medium"); /* as much as the model says by itself */
     const struct jnode *format = field_of(&text, "format", JNODE_OBJECT);
     f->failed |= text.failed;
     if (!format)
@@ -314,11 +261,11 @@ static void echo_request(struct fields *f, struct buf *b) {
     }
 }
 
-static int read_request(struct fields *f, struct task *t, struct dialogue *p, struct response *r) {
-    struct tools_asked tools;
+static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
+    struct response *r = t->context;
+    struct tools_asked tools = {.parallel = true, .own = r};
     const struct jnode *schema = NULL;
     bool json = false;
-    struct sonde_error e;
     uint64_t top = 0;
     fields_only(f, known, harmless);
     refuse_memory(f);
@@ -330,16 +277,11 @@ static int read_request(struct fields *f, struct task *t, struct dialogue *p, st
     field_real(f, "temperature", 0, 100, &t->sampling.temperature);
     field_real(f, "top_p", 1e-6, 1, &t->sampling.top_p);
     read_format(f, p, &schema, &json);
-    read_tools(f, p, &tools, r);
+    field_bool(f, "parallel_tool_calls", &tools.parallel);
+    read_choice(f, &tools, false);
+    read_tools(f, p, &tools, read_tool);
     echo_request(f, &r->echoed);
-    if (f->failed)
-        return -1;
-    if (p->tools.len && jtree_parse(p->tools.data, p->tools.len, "tools", &tools.tree, &e))
-        return refuse_error(f->refusal, &e);
-    int rc = set_grammars(t, &tools, schema, json, f->refusal);
-    if (tools.tree.root)
-        jtree_release(&tools.tree);
-    return rc ? rc : dialogue_encode(p, t, f->refusal);
+    return f->failed ? -1 : take_request(t, p, &tools, schema, json, f->refusal);
 }
 
 /* ----------------------------------------------------------------------------------------------- items */
@@ -526,7 +468,7 @@ static void write_response(struct buf *b, const struct task *t, const char *stat
     else
         buf_string(b, "\"incomplete_details\":null,");
     buf_string(b, "\"model\":");
-    json_write_string(b, t->server->options.name, strlen(t->server->options.name));
+    write_model_name(b, t->server);
     buf_append(b, r->echoed.data, r->echoed.len);
     buf_string(b, ",\"previous_response_id\":null,\"store\":false,\"truncation\":\"disabled\",\"output\":[");
     buf_append(b, r->finished.data, r->finished.len);
@@ -625,29 +567,11 @@ static void responses_failed(struct task *t, const struct refusal *why) {
 void serve_responses(struct exchange *x) {
     static const struct voice voice = {responses_begin, responses_event, responses_ended, responses_done,
                                        responses_failed};
-    struct task *t = task_new(x, &voice, "resp_");
-    struct response *own = calloc(1, sizeof(*own));
-    struct dialogue p = {0};
-    struct refusal r = {0};
-    struct fields f;
-    struct jtree tree;
-    if (!t) {
-        free(own);
-        return;
-    }
-    int rc = own ? read_body(x, &tree, &f, &r) : refuse(&r, 500, NULL, "out of memory");
-    t->chat = true;
-    t->context = own;
-    t->release = own ? release : NULL;
-    if (!rc) {
-        rc = read_request(&f, t, &p, own);
-        jtree_release(&tree);
-    }
-    dialogue_release(&p);
-    if (!rc) {
-        task_submit(t);
-        return;
-    }
-    exchange_refuse(x, &r);
-    task_free(t);
+    static const struct interface responses = {.voice = &voice,
+                                               .prefix = "resp_",
+                                               .chat = true,
+                                               .own = sizeof(struct response),
+                                               .release = release,
+                                               .read = read_request};
+    serve_interface(x, &responses);
 }

@@ -44,9 +44,9 @@ void serve_models(struct exchange *x) {
         buf_byte(&b, ']');
         if (anthropic) {
             buf_string(&b, ",\"has_more\":false,\"first_id\":");
-            json_write_string(&b, s->options.name, strlen(s->options.name));
+            write_model_name(&b, s);
             buf_string(&b, ",\"last_id\":");
-            json_write_string(&b, s->options.name, strlen(s->options.name));
+            write_model_name(&b, s);
         }
         buf_byte(&b, '}');
     }
@@ -221,7 +221,7 @@ void serve_status(struct exchange *x) {
     struct buf b = {0};
     sonde_scheduler_status(s->scheduler, &now);
     buf_string(&b, "{\"model\":");
-    json_write_string(&b, s->options.name, strlen(s->options.name));
+    write_model_name(&b, s);
     buf_printf(&b, ",\"version\":\"%s\",\"uptime\":%.1f,\"context\":%llu,\"thinking\":%s,", sonde_version(),
                clock_seconds() - s->began, (unsigned long long)s->context, s->thinks ? "true" : "false");
     buf_printf(&b, "\"requests\":{\"active\":%u,\"waiting\":%u,\"finished\":%llu,\"limit\":%u},", now.active,

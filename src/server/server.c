@@ -71,7 +71,7 @@ static void read_tokens(struct server *s) {
 }
 
 static int open_parts(struct server *s, struct sonde_error *e) {
-    struct sonde_scheduler_options o = {s->options.requests, s->options.step_tokens, s->options.drafts};
+    struct sonde_scheduler_options o = {.requests = s->options.requests, .drafts = s->options.drafts};
     const struct server_options *p = &s->options;
     int rc = text_vocabulary_open(s->tokenizer, s->info.vocab, &s->vocabulary, e);
     rc = rc ? rc : sonde_scheduler_open(s->model, &o, &s->scheduler, e);

@@ -26,7 +26,6 @@ struct server_options {
     uint32_t requests;                     /* answered at once */
     uint32_t queue;                        /* waiting beyond these; more are refused with 429 */
     uint32_t drafts;                       /* tokens guessed ahead, sonde_scheduler_options */
-    uint32_t step_tokens;                  /* sonde_scheduler_options */
     double timeout;                        /* seconds a request may take from its last byte to its answer's; 0: any */
     double drain;                          /* seconds that running answers get after server_drain() */
     uint64_t body_bytes;                   /* largest body of a request */

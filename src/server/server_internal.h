@@ -130,6 +130,10 @@ const struct jnode *field_of(struct fields *f, const char *name, enum jkind kind
 int field_choice(struct fields *f, const char *name, const char *words);
 void field_refuse(struct fields *f, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
 
+/* Reads the items of the list `name` one by one, as fields of their own ("messages[3]."), until one refuses; nothing is
+ * done where the list is missing. An item is the last if object->next is NULL. */
+void fields_each(struct fields *f, const char *name, void (*read)(struct fields *item, void *context), void *context);
+
 /* Every member must be in one of two lists of names separated by '|': known ones, and ones that change no answer. */
 void fields_only(struct fields *f, const char *known, const char *harmless);
 
