@@ -117,16 +117,10 @@ static void each_token(struct attend *x, uint32_t worker, size_t block,
                        void (*work)(const struct attend *x, const struct segment *g, uint32_t t,
                                     const struct room *r)) {
     const struct batch *b = x->a->batch;
-    uint32_t t = (uint32_t)block * BLOCK, end = (uint32_t)min_u64(b->tokens, t + BLOCK);
-    const struct segment *g = segment_of(b, t);
     struct room r;
-    if (!take_room(x, worker, &r))
-        return;
-    for (; t < end; t++) {
-        while (t >= g->begin + g->length)
-            g++;
-        work(x, g, t, &r);
-    }
+    if (take_room(x, worker, &r))
+        for (struct walk w = walk_block(b, block); w.token < w.end; walk_on(&w))
+            work(x, w.segment, w.token, &r);
 }
 
 static void forward_block(void *context, uint32_t worker, size_t item) {

@@ -47,6 +47,21 @@ uint32_t entries_most(const struct entries *e);
 /* The segment of a token. */
 const struct segment *segment_of(const struct batch *b, uint32_t token);
 
+/* The tokens of a block of BLOCK, each with its segment:
+ * for (struct walk w = walk_block(b, block); w.token < w.end; walk_on(&w)) */
+struct walk {
+    const struct segment *segment;
+    uint32_t token, end;
+};
+
+static inline struct walk walk_block(const struct batch *b, size_t block) {
+    uint32_t first = (uint32_t)block * BLOCK;
+    return (struct walk){segment_of(b, first), first, (uint32_t)min_u64(b->tokens, first + BLOCK)};
+}
+static inline void walk_on(struct walk *w) {
+    w->segment += ++w->token == w->segment->begin + w->segment->length;
+}
+
 static inline uint32_t entries_total(const struct entries *e) {
     return e->begin[e->batch->segment_count];
 }

@@ -90,16 +90,10 @@ static void score(const struct index *x, const struct segment *g, uint32_t t, bo
 static void each_token(struct index *x, uint32_t worker, size_t block,
                        void (*work)(const struct index *x, const struct segment *g, uint32_t t, const struct room *r)) {
     const struct batch *b = x->ix->entries->batch;
-    uint32_t t = (uint32_t)block * BLOCK, end = (uint32_t)min_u64(b->tokens, t + BLOCK);
-    const struct segment *g = segment_of(b, t);
     struct room r;
-    if (!take_room(x, worker, &r))
-        return;
-    for (; t < end; t++) {
-        while (t >= g->begin + g->length)
-            g++;
-        work(x, g, t, &r);
-    }
+    if (take_room(x, worker, &r))
+        for (struct walk w = walk_block(b, block); w.token < w.end; walk_on(&w))
+            work(x, w.segment, w.token, &r);
 }
 
 /* -------------------------------------------------------------------------------------------- choosing */

@@ -31,18 +31,20 @@ static inline real lanes_sum(const real *x, size_t n) {
     return lanes_total(sums);
 }
 
-/* The largest of `least` and all x; NaN is passed over. */
-static inline real lanes_largest(const real *x, size_t n, real least) {
-    real tops[LANES];
+/* The largest of `least` and all x; NaN is passed over. Over many partial maxima: with few, compilers keep them in
+ * registers one by one. */
+static inline real lanes_largest(const real *restrict x, size_t n, real least) {
+    enum { WIDE = 64 };
+    real tops[WIDE];
     size_t i = 0;
-    for (size_t j = 0; j < LANES; j++)
+    for (size_t j = 0; j < WIDE; j++)
         tops[j] = least;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
+    for (; i + WIDE <= n; i += WIDE)
+        for (size_t j = 0; j < WIDE; j++)
             tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
     for (size_t j = 0; i + j < n; j++)
         tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
-    for (size_t j = 1; j < LANES; j++)
+    for (size_t j = 1; j < WIDE; j++)
         tops[0] = tops[j] > tops[0] ? tops[j] : tops[0];
     return tops[0];
 }

@@ -98,23 +98,6 @@ static bool take_tokens(struct chunk *c, uint32_t *at) {
     return c->count > 0;
 }
 
-/* Over WIDE partial maxima: with few, compilers keep them in registers one by one. */
-static real largest(const real *restrict x, size_t n) {
-    enum { WIDE = 64 };
-    real most[WIDE];
-    size_t i = 0;
-    for (size_t j = 0; j < WIDE; j++)
-        most[j] = x[0];
-    for (; i + WIDE <= n; i += WIDE)
-        for (size_t j = 0; j < WIDE; j++)
-            most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
-    for (size_t j = 0; i + j < n; j++)
-        most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
-    for (size_t j = 1; j < WIDE; j++)
-        most[0] = most[j] > most[0] ? most[j] : most[0];
-    return most[0];
-}
-
 /* x becomes e^(x - top); returns the sum. */
 static real exponentials(real *x, size_t n, real top) {
     real sums[LANES] = {0};
@@ -131,7 +114,7 @@ static real exponentials(real *x, size_t n, real top) {
 static void entropy_row(void *context, uint32_t worker, size_t item) {
     struct chunk *c = context;
     size_t n = c->s->vocab;
-    real *x = c->logits + item * n, target = x[c->targets[c->token[item]]], top = largest(x, n);
+    real *x = c->logits + item * n, target = x[c->targets[c->token[item]]], top = lanes_largest(x, n, x[0]);
     real total = exponentials(x, n, top);
     (void)worker;
     c->losses[item] = r_log(total) + top - target;

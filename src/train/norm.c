@@ -46,20 +46,6 @@ void REAL(norm_forward)(struct team *team, size_t rows, size_t dim, real eps, co
     team_each(team, ceil_div(rows, BLOCK), forward_rows, &p);
 }
 
-/* sum_i dy[i] w[i] x[i] */
-static real weighted_dot(size_t n, const real *dy, const real *weight, const real *x) {
-    real sums[LANES] = {0};
-    if (!weight)
-        return lanes_dot(dy, x, n);
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            sums[j] += dy[i + j] * weight[i + j] * x[i + j];
-    for (size_t j = 0; i + j < n; j++)
-        sums[j] += dy[i + j] * weight[i + j] * x[i + j];
-    return lanes_total(sums);
-}
-
 static void backward_rows(void *context, uint32_t worker, size_t item) {
     const struct norm *p = context;
     size_t end = min_u64(p->rows, (item + 1) * BLOCK), n = p->dim;
@@ -67,7 +53,7 @@ static void backward_rows(void *context, uint32_t worker, size_t item) {
     for (size_t row = item * BLOCK; row < end; row++) {
         const real *restrict x = p->x + row * n, *restrict dy = p->dy + row * n, *restrict w = p->weight;
         real *restrict dx = p->dx + row * n, r = p->inverse[row];
-        real back = r * r * r * weighted_dot(n, dy, w, x) / (real)n;
+        real back = r * r * r * (w ? lanes_dot3(dy, w, x, n) : lanes_dot(dy, x, n)) / (real)n;
         if (w)
             for (size_t i = 0; i < n; i++)
                 dx[i] += r * dy[i] * w[i] - back * x[i];
