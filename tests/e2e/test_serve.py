@@ -340,7 +340,8 @@ FIELDS = {
            {**SAMPLING, "messages": "", "thinking": "", "thinking_budget": "", "reasoning_effort": "",
             "max_tokens": "", "max_completion_tokens": "", "response_format": "", "stop": "string",
             "stream_options": "", "logprobs": "boolean", "top_logprobs": "", "n": "", "tools": "", "tool_choice": "",
-            "parallel_tool_calls": "boolean", "chat_template_kwargs": "", "modalities": ""}),
+            "parallel_tool_calls": "boolean", "chat_template_kwargs": "", "modalities": "",
+            "verbosity": "string"}),
     TEXT: ({"prompt": "Once"},
            {**SAMPLING, "prompt": "string list", "suffix": "string", "echo": "boolean", "max_tokens": "", "n": "",
             "best_of": "", "stop": "string", "stream_options": "", "logprobs": ""}),
@@ -351,7 +352,7 @@ FIELDS = {
     MESSAGE: ({"messages": USER, "max_tokens": 2},
               {**COMMON, "temperature": "", "messages": "", "max_tokens": "", "system": "string", "top_k": "",
                "stop_sequences": "string", "tools": "", "tool_choice": "", "thinking": "", "output_config": "",
-               "output_format": ""}),
+               "output_format": "", "context_management": ""}),
 }
 
 
@@ -406,6 +407,22 @@ def unknown_fields():
         holds(error["message"], "no_such_field")
         server.post(path, **{**body, "max_output_tokens" if path == ANSWER else "max_tokens": 2}, metadata={"a": "b"})
     holds(server.refused("/tokenize", {"content": "a", "other": 1})["message"], "other")
+
+
+@case("of fields that ask for more than is done here, only the values that ask for nothing are taken")
+def idle_fields():
+    server = shared()
+    short = {"messages": USER, "max_tokens": 2}
+    server.post(CHAT, **short, verbosity="medium")
+    holds(server.refused(CHAT, {**short, "verbosity": "low"})["message"], "verbosity")
+    server.post(ANSWER, input="Hello.", max_output_tokens=2, text={"verbosity": "medium"})
+    answer = {"input": "Hello.", "max_output_tokens": 2, "text": {"verbosity": "high"}}
+    holds(server.refused(ANSWER, answer)["message"], "text.verbosity")
+    edit = {"type": "clear_thinking_20251015", "keep": "all"}
+    server.post(MESSAGE, **short, context_management={"edits": [edit]})
+    for wrong in ({**edit, "keep": 1}, {"type": "clear_tool_uses_20250919"}):
+        error = server.refused(MESSAGE, {**short, "context_management": {"edits": [wrong]}})
+        holds(error["message"], "context_management.edits[0]")
 
 
 @case("images are refused by all interfaces, in words")

@@ -99,12 +99,19 @@ static void test_fields__refusals_name_the_field(void **state) {
 
 /* ---------------------------------------------------------------------------------------------- keys */
 
-static const char key_path[] = "/tmp/sonde-test-keys";
-
+/* Messages begin with the path, which is cut off. */
 static int read_keys(const char *text, struct apikeys **keys, struct sonde_error *e) {
-    int rc = file_write(key_path, text, strlen(text), e);
-    rc = rc ? rc : apikeys_read(key_path, keys, e);
-    unlink(key_path);
+    char path[] = "/tmp/sonde-keys-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    int rc = file_write(path, text, strlen(text), e);
+    rc = rc ? rc : apikeys_read(path, keys, e);
+    unlink(path);
+    if (rc) {
+        assert_memory_equal(e->message, path, strlen(path));
+        memmove(e->message, e->message + strlen(path), strlen(e->message + strlen(path)) + 1);
+    }
     return rc;
 }
 
@@ -130,14 +137,11 @@ static void test_keys__bad_lines_are_named(void **state) {
     static const struct {
         const char *text, *sentence;
     } cases[] = {
-        {"short\n", "/tmp/sonde-test-keys: line 1: a key of 8 to 256 characters is expected, not of 5"},
-        {"long-enough\nlong-enough-2 rps=3\n",
-         "/tmp/sonde-test-keys: line 2: 'rps=3': name=NAME, requests=N, rpm=N or tpm=N is expected"},
-        {"long-enough rpm=\n",
-         "/tmp/sonde-test-keys: line 1: 'rpm=': name=NAME, requests=N, rpm=N or tpm=N is expected"},
-        {"long-enough rpm=-1\n",
-         "/tmp/sonde-test-keys: line 1: 'rpm=-1': name=NAME, requests=N, rpm=N or tpm=N is expected"},
-        {"# nobody\n", "/tmp/sonde-test-keys: there is no key in it"},
+        {"short\n", ": line 1: a key of 8 to 256 characters is expected, not of 5"},
+        {"long-enough\nlong-enough-2 rps=3\n", ": line 2: 'rps=3': name=NAME, requests=N, rpm=N or tpm=N is expected"},
+        {"long-enough rpm=\n", ": line 1: 'rpm=': name=NAME, requests=N, rpm=N or tpm=N is expected"},
+        {"long-enough rpm=-1\n", ": line 1: 'rpm=-1': name=NAME, requests=N, rpm=N or tpm=N is expected"},
+        {"# nobody\n", ": there is no key in it"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct apikeys *k = NULL;
