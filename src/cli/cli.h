@@ -79,7 +79,7 @@ const char *nearest_name(const char *word, size_t count, const char *(*name)(con
 int command_help(const struct command *command);
 
 extern const struct command command_run, command_chat, command_inspect, command_logits, command_tokenize,
-    command_render, command_parse, command_synth, command_bench, command_serve;
+    command_render, command_parse, command_synth, command_bench, command_serve, command_train;
 
 /* ------------------------------------------------------------------- flags that commands share */
 
@@ -211,6 +211,9 @@ void notice(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* True where escape sequences are welcome: a terminal that has them, and no NO_COLOR. */
 bool terminal_styles(int fd);
+
+/* How wide the terminal is; 0: unknown, or not a terminal. */
+uint32_t terminal_columns(int fd);
 
 /* "(done/total)" on standard error while it is a terminal and the work takes longer than a blink. */
 struct progress {

@@ -6,8 +6,8 @@
 #include "cli/cli.h"
 
 static const struct command *const commands[] = {
-    &command_run,    &command_chat,  &command_inspect, &command_logits, &command_tokenize,
-    &command_render, &command_parse, &command_synth,   &command_bench,  &command_serve,
+    &command_run,   &command_chat,  &command_inspect, &command_logits, &command_tokenize, &command_render,
+    &command_parse, &command_synth, &command_bench,   &command_serve,  &command_train,
 };
 
 static const struct command *find_command(const char *name) {

@@ -66,6 +66,11 @@ bool terminal_styles(int fd) {
     return isatty(fd) && !(no_color && *no_color) && term && *term && strcmp(term, "dumb") != 0;
 }
 
+uint32_t terminal_columns(int fd) {
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) < 0 ? 0 : size.ws_col;
+}
+
 /* ------------------------------------------------------------------------------------- progress */
 
 #define BLINK_SECONDS 0.4
@@ -78,11 +83,11 @@ void progress_init(struct progress *p, const char *what) {
 
 void progress_step(struct progress *p, uint64_t done, uint64_t total) {
     double now = clock_seconds();
-    struct winsize size;
     if (now - p->start < BLINK_SECONDS || now - p->last < STEP_SECONDS)
         return;
     p->last = now;
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || (size.ws_col && size.ws_col < PROGRESS_WIDE))
+    uint32_t columns = terminal_columns(STDERR_FILENO);
+    if (!isatty(STDERR_FILENO) || (columns && columns < PROGRESS_WIDE))
         return;
     fprintf(stderr, "\r%.16s %llu of %llu ", p->what, (unsigned long long)done, (unsigned long long)total);
     p->shown = true;

@@ -36,6 +36,7 @@ struct engram_rows {
 /* room: most slots. Errors: MEMORY, ARGUMENT (2^31 slots or more). */
 int engram_rows_init(struct engram_rows *r, size_t room, struct sonde_error *e);
 void engram_rows_release(struct engram_rows *r);
+size_t engram_rows_bytes(size_t room); /* what a list takes */
 void engram_rows_clear(struct engram_rows *r);
 
 /* Appends the slots of a batch, for which there is room. token_map [V] gives compact ids; `pad`, an id, stands before

@@ -35,6 +35,12 @@ void engram_rows_release(struct engram_rows *r) {
     *r = (struct engram_rows){0};
 }
 
+size_t engram_rows_bytes(size_t room) {
+    const struct engram_rows *r = NULL;
+    return (room + 1) *
+           (sizeof(*r->rows) + sizeof(*r->unique) + sizeof(*r->first) + sizeof(*r->by_row) + sizeof(*r->scratch));
+}
+
 void engram_rows_clear(struct engram_rows *r) {
     r->slots = r->count = 0;
 }

@@ -19,23 +19,23 @@ static int take(const struct matrix *m, real *to, struct sonde_error *e) {
     return SONDE_OK;
 }
 
-/* "experts.#.w1" with the expert's number. */
-static void name_of(const struct REAL(param) * p, uint32_t expert, char *name, size_t room) {
-    const char *at = strchr(p->name, '#');
-    if (at)
-        snprintf(name, room, "%.*s%u%s", (int)(at - p->name), p->name, expert, at + 1);
-    else
-        snprintf(name, room, "%s", p->name);
+/* Where an Engram layer has biases some may be missing: they are 0. */
+static bool may_lack(const struct REAL(param) * p) {
+    return p->vector && strstr(p->name, ".engram.") && strstr(p->name, ".bias");
 }
 
-static int load_one(const struct checkpoint *c, const struct REAL(param) * p, uint32_t expert, struct sonde_error *e) {
+static int load_one(const struct checkpoint *c, const struct REAL(param) * p, uint32_t number, struct sonde_error *e) {
     char name[96];
     struct matrix m;
-    name_of(p, expert, name, sizeof(name));
+    REAL(param_name)(p, number, name, sizeof(name));
     size_t n = strlen(name), suffix = strlen(".weight");
-    const uint64_t dims[] = {p->rows, p->cols};
+    const uint64_t dims[] = {p->rows, p->cols}, conv[] = {p->rows, 1, p->cols};
     int rc;
-    if (p->vector)
+    if (may_lack(p) && !checkpoint_find(c, name))
+        return SONDE_OK;
+    if (p->conv)
+        rc = checkpoint_plain(c, name, 3, conv, &m, e);
+    else if (p->vector)
         rc = checkpoint_plain(c, name, 1, dims + 1, &m, e);
     else if (n > suffix && strcmp(name + n - suffix, ".weight") == 0) {
         name[n - suffix] = 0;
@@ -43,7 +43,7 @@ static int load_one(const struct checkpoint *c, const struct REAL(param) * p, ui
     } else {
         rc = checkpoint_plain(c, name, 2, dims, &m, e);
     }
-    return rc ? rc : take(&m, p->value + (size_t)expert * p->rows * p->cols, e);
+    return rc ? rc : take(&m, p->value + (size_t)number * p->rows * p->cols, e);
 }
 
 static int load_tables(struct REAL(net) * n, const struct checkpoint *c, struct sonde_error *e) {

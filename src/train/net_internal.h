@@ -2,22 +2,29 @@
  * net_internal.h - the network that is trained: its parameters, its passes put together. The specification is the
  * released forward pass (src/model, tests/oracle/model.py), whose names parameters carry.
  *
- *     params.c      what is trained, one piece of memory for all values and one for all gradients
- *     layout.c      which parameters a network of a shape has
- *     attention.c   the attention sublayer       x -> y, and back
- *     block.c       a layer: Engram, attention and experts, each between collapse and spread of the streams
- *     net.c         a step: embeddings, layers, head, multi-token prediction, their losses
+ *     params.c        what is trained, one piece of memory for all values and one for all gradients
+ *     layout.c        which parameters a network of a shape has, and what they begin with
+ *     load.c          the values of a checkpoint
+ *     attention.c     the attention sublayer: x -> y, and back
+ *     block.c         a layer: Engram, then attention and experts, each between collapse and spread of the streams
+ *     step_memory.c   all memory of a step, and where in it everything lies
+ *     net.c           a step: embeddings, layers, head, multi-token prediction, their losses
  *
  * Saved is what a backward pass wants of its forward pass. With recomputation there is one such piece of memory for
  * all layers: layers keep only the streams that entered them, and are computed again on the way back.
+ *
+ * Passes read a parameter's `use` alone, which may be led elsewhere between steps.
  */
 #ifndef TRAIN_NET_INTERNAL_H
 #define TRAIN_NET_INTERNAL_H
 
 #include "train/attention_internal.h"
+#include "train/engram_internal.h"
 #include "train/hyper_internal.h"
+#include "train/mtp_internal.h"
 #include "train/shapes_internal.h"
 
+#include "train/engram_plan_internal.h"
 #include "train/experts_internal.h"
 #include "train/loss_internal.h"
 #include "train/norm_internal.h"
@@ -31,7 +38,7 @@ enum param_kind {
     PARAM_MUON,  /* matrices */
     PARAM_ADAM,  /* AdamW with decay */
     PARAM_STILL, /* Adam without decay: biases, gates, sinks */
-    PARAM_TABLE, /* Adam by rows */
+    PARAM_TABLE, /* Adam by rows, of which a step's gradient has few: step_tables() */
     PARAM_FIXED, /* no gradient: router biases are moved by loads */
 };
 
@@ -39,13 +46,14 @@ enum param_kind {
 enum param_form { FORM_F32, FORM_BF16, FORM_FP8, FORM_FP4 };
 
 struct REAL(param) {
-    char name[72];              /* official; for stacked ones the expert's number stands for '#' */
+    char name[72];              /* official; of stacked ones the expert's or stream's number stands for '#' */
     uint32_t stack, rows, cols; /* `stack` matrices one behind the other */
     enum param_kind kind;
     enum param_form form;
     bool vector;     /* rank 1 in a checkpoint; rows is 1 */
+    bool conv;       /* [rows, 1, cols] in a checkpoint */
     real *value;     /* [stack, rows, cols] */
-    real *gradient;  /* the same; NULL for PARAM_FIXED */
+    real *gradient;  /* the same; NULL for PARAM_FIXED and PARAM_TABLE */
     const real *use; /* what the passes read: value, or that rounded */
 };
 
@@ -57,7 +65,7 @@ struct REAL(params) {
     struct REAL(param) * list;
     size_t count, room;
     real *values, *gradients; /* of all, in order */
-    size_t numbers;           /* in values */
+    size_t numbers, learnt;   /* in values, in gradients */
 };
 
 /* NULL: no room for more, which asserts. Its memory comes with params_place(). */
@@ -67,7 +75,10 @@ struct REAL(param) * REAL(params_add)(struct REAL(params) * p, enum param_kind k
 int REAL(params_init)(struct REAL(params) * p, size_t room, struct sonde_error *e);
 int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e);
 void REAL(params_release)(struct REAL(params) * p);
-struct REAL(param) * REAL(params_find)(const struct REAL(params) * p, const char *name);
+/* The name of one of a stack: its number for the '#'. */
+void REAL(param_name)(const struct REAL(param) * p, uint32_t number, char *name, size_t room);
+/* All dense gradients become 0. */
+void REAL(params_clear)(struct REAL(params) * p);
 
 /* ------------------------------------------------------------------------------------------- layers */
 
@@ -80,8 +91,15 @@ struct REAL(hyper_params) {
     struct REAL(param) * fn, *scale, *base;
 };
 
+/* Keys of all streams are one matrix [H D, inputs], and so are norms; biases NULL: none. */
+struct REAL(engram) {
+    struct REAL(param) * keys, *key_bias, *value, *value_bias, *key_norm, *query_norm, *conv_norm, *conv, *table;
+    struct engram_hash hash; /* borrowed from the plan */
+};
+
 struct REAL(layer) {
-    uint32_t ratio; /* 0: window only */
+    uint32_t ratio;               /* 0: window only */
+    struct REAL(engram) * engram; /* NULL: none */
     struct REAL(hyper_params) hyper_attn, hyper_ffn;
     struct REAL(param) * attn_norm, *ffn_norm;
     struct REAL(param) * wq_a, *q_norm, *wq_b, *wkv, *kv_norm, *sink, *wo_a, *wo_b;
@@ -93,25 +111,49 @@ struct REAL(layer) {
     const int32_t *table; /* [V, k]; NULL: routed by score */
 };
 
+/* What stands between the last streams and the head. */
+struct REAL(ending) {
+    struct REAL(hyper_params) hyper;
+    struct REAL(param) * norm;
+};
+
+/* Multi-token prediction, beside its block. */
+struct REAL(mtp) {
+    struct REAL(param) * enorm, *hnorm, *e_proj, *h_proj;
+    struct REAL(ending) ending;
+};
+
 struct net_options {
     bool dense;           /* tokens attend to all visible entries, chosen or not */
     float balance_weight; /* of the sequence-wise balance loss */
     float index_weight;   /* of the indexer's loss */
+    float mtp_weight;     /* of multi-token prediction; 0: its block is not run */
 };
 
 struct REAL(net) {
-    struct shape shape; /* borrowed pointers in it */
+    struct shape shape;             /* borrowed pointers in it */
+    const struct engram_plan *plan; /* borrowed; NULL: no Engram */
     struct REAL(params) params;
-    struct REAL(layer) * layers; /* [L] */
-    struct REAL(param) * embed, *head, *norm;
-    struct REAL(hyper_params) hyper_head;
+    struct REAL(layer) * layers;  /* [net_blocks()] */
+    struct REAL(engram) * engram; /* [shape.engram.count] */
+    struct REAL(mtp) mtp;         /* where there is one */
+    struct REAL(param) * embed, *head;
+    struct REAL(ending) ending;
     int32_t *tables;     /* [hash layers, V, k] */
     float *frequency[2]; /* [rope / 2]: of window-only layers, of the others */
     struct net_options options;
 };
 
-/* Values are not set. The shape's pointers must outlive it. Errors: MEMORY, UNSUPPORTED. */
-int REAL(net_init)(struct REAL(net) * n, const struct shape *shape, struct sonde_error *e);
+/* Lays the parameters out, of any size: takes no memory for values yet. plan: NULL where the shape has no Engram. The
+ * shape's pointers and the plan must outlive it. Errors: MEMORY, UNSUPPORTED. */
+int REAL(net_init)(struct REAL(net) * n, const struct shape *shape, const struct engram_plan *plan,
+                   struct sonde_error *e);
+/* Memory for values and gradients, all zero; before anything below. Errors: MEMORY. */
+int REAL(net_place)(struct REAL(net) * n, struct sonde_error *e);
+/* Layers and, behind them, the block of multi-token prediction if there is one; the router's bias of one of them, NULL
+ * where it is routed by token id. */
+uint32_t REAL(net_blocks)(const struct REAL(net) * n);
+struct REAL(param) * REAL(net_bias)(const struct REAL(net) * n, uint32_t block);
 void REAL(net_release)(struct REAL(net) * n);
 /* Values of a checkpoint of this shape, decoded. Errors: FORMAT (names the tensor), UNSUPPORTED, MEMORY. */
 int REAL(net_load)(struct REAL(net) * n, const struct checkpoint *c, struct sonde_error *e);
@@ -150,7 +192,15 @@ struct REAL(attention_saved) {
     real *grouped, *low; /* [G, T, N C / G], [T, G RO] */
 };
 
+/* Engram's forward pass. */
+struct REAL(recalled) {
+    real *e;                  /* [T, inputs] rows of the table */
+    struct engram_saved pass; /* of engram.c */
+    real *h;                  /* [T, H, D] streams behind it */
+};
+
 struct REAL(layer_saved) {
+    struct REAL(recalled) engram; /* of an Engram layer */
     struct hyper_saved hyper_attn, hyper_ffn;
     real *attn_x, *attn_inverse, *attn_in, *attn_out; /* [T, D], [T], [T, D], [T, D] */
     real *ffn_x, *ffn_inverse, *ffn_in, *ffn_out;
@@ -161,20 +211,10 @@ struct REAL(layer_saved) {
     struct REAL(experts_saved) mixture;
 };
 
-/* Places of a batch: from an arena, for at most as many tokens as lay_places() was told. */
-void REAL(places_set)(struct team *team, const struct REAL(net) * n, const struct batch *b, struct REAL(places) * p);
-
-/* Layouts over an arena that counts or places. tokens: the most of a step. */
-void REAL(lay_places)(struct arena *a, const struct REAL(net) * n, uint32_t tokens, struct REAL(places) * p);
-void REAL(lay_attention)(struct arena *a, const struct REAL(net) * n, const struct REAL(layer) * l, uint32_t tokens,
-                         struct REAL(attention_saved) * s);
-void REAL(lay_layer)(struct arena *a, const struct REAL(net) * n, const struct REAL(layer) * l, uint32_t tokens,
-                     struct REAL(layer_saved) * s);
-
 /* Scratch of backward passes, shared by all layers. */
 struct REAL(work) {
     real *thd, *thd2;        /* [T, H, D] each */
-    real *td[6];             /* [T, D] */
+    real *td[3];             /* [T, D] */
     real *mixes;             /* [T, (2 + H) H] */
     real *tnc[3];            /* [T, N C] */
     real *tc[2];             /* [T, C] */
@@ -189,13 +229,13 @@ struct REAL(work) {
     real *balance, *experts; /* as route.c and experts.c want */
     real *loss;              /* as loss.c wants */
     uint32_t *embed;         /* as loss.c wants */
+    real *engram, *mtp;      /* as engram.c and mtp.c want */
 };
-void REAL(lay_work)(struct arena *a, const struct REAL(net) * n, uint32_t tokens, struct REAL(work) * w);
 
 /* What a step tells besides gradients. Sums over tokens; counts of these. */
 struct step_losses {
-    double loss, balance, index;
-    uint64_t targets;
+    double loss, mtp, balance, index;
+    uint64_t targets, mtp_targets;
     uint32_t index_tokens;
 };
 
@@ -214,31 +254,63 @@ void REAL(attention_forward)(const struct REAL(attention_call) * c, const real *
 void REAL(attention_backward)(const struct REAL(attention_call) * c, const real *x, const real *dy, real *dx,
                               struct step_losses *losses);
 
-/* block.c: out [T, H, D] from h, and dh (set) from dout. */
+/* What the tokens of a batch recall in an Engram layer. */
+struct REAL(recall) {
+    struct engram_rows rows; /* of this batch alone; not sorted */
+    real *de;                /* [T, inputs] set by the way back */
+};
+
+/* block.c: out [T, H, D] from h, and dh (set) from dout, which is lost. */
 struct REAL(layer_call) {
     struct team *team;
     const struct REAL(net) * net;
     const struct REAL(layer) * layer;
     const struct REAL(places) * places;
+    const struct REAL(recall) * recall; /* of an Engram layer */
     const struct REAL(layer_saved) * saved;
     struct REAL(work) * work;
     double share;
 };
 void REAL(layer_forward)(const struct REAL(layer_call) * c, const real *h, real *out);
-void REAL(layer_backward)(const struct REAL(layer_call) * c, const real *h, const real *dout, real *dh,
+void REAL(layer_backward)(const struct REAL(layer_call) * c, const real *h, real *dout, real *dh,
                           struct step_losses *losses);
 
-/* net.c */
+/*
+ * net.c. A step of the optimiser takes the gradients of some batches:
+ *
+ *     step_begin      no table has a gradient
+ *     step_run ...    a batch each; gradients add up in the parameters, where the caller has cleared them
+ *     step_end        gradients of tables are put together, and are step_tables() until the next step_begin
+ *
+ * Runs that are not backward change nothing of that and may come at any time. Without Engram runs alone will do.
+ */
 struct REAL(step);
-/* Memory for steps of at most `tokens` tokens; recompute: layers are computed again on the way back. Errors: MEMORY. */
-int REAL(step_new)(const struct REAL(net) * n, uint32_t tokens, bool recompute, struct REAL(step) * *step,
-                   struct sonde_error *e);
+
+/* Memory for steps of at most `batches` batches of at most `tokens` tokens; recompute: layers are computed again on the
+ * way back. step_bytes(): what that is. Errors: MEMORY, ARGUMENT (2^31 rows of a table or more). */
+size_t REAL(step_bytes)(const struct REAL(net) * n, uint32_t tokens, uint32_t batches, bool recompute);
+int REAL(step_new)(const struct REAL(net) * n, uint32_t tokens, uint32_t batches, bool recompute,
+                   struct REAL(step) * *step, struct sonde_error *e);
 void REAL(step_free)(struct REAL(step) * s);
-/* Adds the gradients of scale times the batch's summed loss, and of share times its auxiliary losses, to the
- * parameters' (backward), or only computes the loss. */
+
+void REAL(step_begin)(struct REAL(step) * s);
+/* Adds the gradients of scale times the batch's summed loss, that of multi-token prediction times its weight, and of
+ * share times its auxiliary losses, to the parameters' (backward), or only computes the loss. */
 struct step_losses REAL(step_run)(struct team *team, struct REAL(step) * s, const struct REAL(net) * n,
                                   const struct batch *b, double scale, double share, bool backward);
-/* Adds how many tokens chose each expert of each layer to loads [L, E], after a run. */
+void REAL(step_end)(struct team *team, struct REAL(step) * s, const struct REAL(net) * n);
+
+/* A table's gradient is of the rows alone that were read. One for each Engram layer. */
+struct REAL(table_gradient) {
+    struct REAL(param) * param;
+    uint32_t count;
+    const uint32_t *rows; /* [count] ascending */
+    real *gradient;       /* [count, cols] */
+};
+const struct REAL(table_gradient) * REAL(step_tables)(const struct REAL(step) * s, size_t *count);
+
+/* Adds how many tokens chose each expert of each block in the last run to loads [net_blocks(), E]; of multi-token
+ * prediction these are pairs. */
 void REAL(step_loads)(const struct REAL(step) * s, const struct REAL(net) * n, uint64_t *loads);
 
 #endif

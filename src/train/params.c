@@ -26,31 +26,34 @@ struct REAL(param) * REAL(params_add)(struct REAL(params) * p, enum param_kind k
     return x;
 }
 
+static bool has_gradient(const struct REAL(param) * p) {
+    return p->kind != PARAM_FIXED && p->kind != PARAM_TABLE;
+}
+
 /* Each begins on a line of the cache. */
 static size_t padded(const struct REAL(param) * p) {
     return ceil_div(REAL(param_count)(p), 16) * 16;
 }
 
 int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e) {
-    size_t learnt = 0;
-    p->numbers = 0;
+    p->numbers = p->learnt = 0;
     for (size_t i = 0; i < p->count; i++) {
         p->numbers += padded(&p->list[i]);
-        learnt += p->list[i].kind == PARAM_FIXED ? 0 : padded(&p->list[i]);
+        p->learnt += has_gradient(&p->list[i]) ? padded(&p->list[i]) : 0;
     }
     p->values = aligned_alloc(64, p->numbers * sizeof(real) + 64);
-    p->gradients = aligned_alloc(64, learnt * sizeof(real) + 64);
+    p->gradients = aligned_alloc(64, p->learnt * sizeof(real) + 64);
     if (!p->values || !p->gradients)
         return err_memory(e);
     memset(p->values, 0, p->numbers * sizeof(real));
-    memset(p->gradients, 0, learnt * sizeof(real));
+    REAL(params_clear)(p);
     real *value = p->values, *gradient = p->gradients;
     for (size_t i = 0; i < p->count; i++) {
         struct REAL(param) *x = &p->list[i];
         x->value = value;
         x->use = value;
         value += padded(x);
-        if (x->kind == PARAM_FIXED)
+        if (!has_gradient(x))
             continue;
         x->gradient = gradient;
         gradient += padded(x);
@@ -65,9 +68,14 @@ void REAL(params_release)(struct REAL(params) * p) {
     *p = (struct REAL(params)){0};
 }
 
-struct REAL(param) * REAL(params_find)(const struct REAL(params) * p, const char *name) {
-    for (size_t i = 0; i < p->count; i++)
-        if (strcmp(p->list[i].name, name) == 0)
-            return &p->list[i];
-    return NULL;
+void REAL(params_clear)(struct REAL(params) * p) {
+    memset(p->gradients, 0, p->learnt * sizeof(real));
+}
+
+void REAL(param_name)(const struct REAL(param) * p, uint32_t number, char *name, size_t room) {
+    const char *at = strchr(p->name, '#');
+    if (at)
+        snprintf(name, room, "%.*s%u%s", (int)(at - p->name), p->name, number, at + 1);
+    else
+        snprintf(name, room, "%s", p->name);
 }

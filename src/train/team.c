@@ -1,5 +1,6 @@
 /* team.c - the workers of a trainer: items of a loop dealt to a pool of threads, scratch for each. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "train/train_internal.h"
 
@@ -80,6 +81,28 @@ void team_each(struct team *t, size_t count, void (*work)(void *context, uint32_
     t->context = context;
     pool_deal(t->pool, 0, (uint32_t)ceil_div(count, t->workers));
     pool_run(t->pool, run, &r);
+}
+
+enum { CLEARED = 1 << 16 }; /* bytes of an item */
+
+struct clearing {
+    uint8_t *memory;
+    size_t bytes;
+};
+
+static void clear_piece(void *context, uint32_t worker, size_t item) {
+    const struct clearing *c = context;
+    size_t at = item * CLEARED;
+    (void)worker;
+    memset(c->memory + at, 0, min_u64(CLEARED, c->bytes - at));
+}
+
+void team_clear(struct team *t, void *memory, size_t bytes) {
+    struct clearing c = {memory, bytes};
+    if (bytes <= CLEARED)
+        memset(memory, 0, bytes);
+    else
+        team_each(t, ceil_div(bytes, CLEARED), clear_piece, &c);
 }
 
 void *team_scratch(struct team *t, uint32_t worker, size_t bytes) {

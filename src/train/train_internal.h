@@ -28,6 +28,9 @@ uint32_t team_workers(const struct team *team);
 void team_each(struct team *team, size_t count, void (*work)(void *context, uint32_t worker, size_t item),
                void *context);
 
+/* Sets memory to zero, by all workers. */
+void team_clear(struct team *team, void *memory, size_t bytes);
+
 /* Scratch of at least `bytes` for a worker, aligned to 64, its own until the next call for the same worker; its
  * contents are undefined. Exhausted memory ends the program's run: team_failed() is true from then on and the scratch
  * is NULL. */

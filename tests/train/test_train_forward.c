@@ -1,7 +1,6 @@
 /*
  * test_train_forward.c - the network that is trained is the network that is run: its loss on the golden checkpoints
- * equals the one that the library's logits give, which are held to the oracle. Without Engram and multi-token
- * prediction, which these steps do not have.
+ * equals the one that the library's logits give, which are held to the oracle; that of multi-token prediction too.
  */
 #define TRAIN_DOUBLE
 
@@ -14,50 +13,68 @@
 
 enum { TOKENS = 300 };
 
+struct losses {
+    double loss, mtp;
+};
+
 struct summed {
     const int32_t *ids;
     uint32_t vocab;
-    double loss;
+    struct losses losses;
 };
 
-/* Cross-entropy of the token that follows. */
-static int add_loss(void *context, uint64_t position, const float *logits) {
-    struct summed *s = context;
-    double most = logits[0], sum = 0;
-    if (position + 1 >= TOKENS)
+/* Cross-entropy of the token at place `at`; none at the text's end. */
+static double entropy(const struct summed *s, uint64_t at, const float *logits) {
+    double most = (double)logits[0], sum = 0;
+    if (at >= TOKENS)
         return 0;
     for (uint32_t i = 0; i < s->vocab; i++)
         most = fmax(most, (double)logits[i]);
     for (uint32_t i = 0; i < s->vocab; i++)
         sum += exp((double)logits[i] - most);
-    s->loss += most + log(sum) - (double)logits[s->ids[position + 1]];
+    return most + log(sum) - (double)logits[s->ids[at]];
+}
+
+static int add_loss(void *context, uint64_t position, const float *logits) {
+    struct summed *s = context;
+    s->losses.loss += entropy(s, position + 1, logits);
     return 0;
 }
 
-static double loss_of_library(const char *path, const int32_t *ids) {
+static int add_mtp(void *context, uint64_t position, const float *logits) {
+    struct summed *s = context;
+    s->losses.mtp += entropy(s, position + 2, logits);
+    return 0;
+}
+
+static struct losses losses_of_library(const char *path, const int32_t *ids) {
     struct sonde_model_options options;
     struct sonde_model_info info;
     struct summed s = {.ids = ids};
     sonde_model *m = NULL;
     sonde_session *session = NULL;
+    struct sonde_session_options session_options;
     sonde_model_options_default(&options);
+    sonde_session_options_default(&session_options);
+    session_options.mtp = 1;
     options.precision = SONDE_PRECISION_F32;
     options.level = "c";
     options.threads = 1;
     CHECKED(sonde_model_open(path, &options, &m, &error));
     sonde_model_info(m, &info);
     s.vocab = info.vocab;
-    CHECKED(sonde_session_open(m, NULL, &session, &error));
-    struct sonde_observer observer = {.context = &s, .logits = add_loss};
+    CHECKED(sonde_session_open(m, &session_options, &session, &error));
+    struct sonde_observer observer = {.context = &s, .logits = add_loss, .mtp = add_mtp};
     CHECKED(sonde_session_observe(session, ids, TOKENS, &observer, &error));
     sonde_session_close(session);
     sonde_model_close(m);
-    return s.loss;
+    return s.losses;
 }
 
-static double loss_of_network(const char *path, const int32_t *ids) {
+static struct losses losses_of_network(const char *path, const int32_t *ids) {
     struct checkpoint *c = NULL;
     struct team *team = NULL;
+    struct engram_plan plan;
     struct REAL(net) net;
     struct REAL(step) *step = NULL;
     int32_t targets[TOKENS];
@@ -67,16 +84,26 @@ static double loss_of_network(const char *path, const int32_t *ids) {
     struct batch batch = {TOKENS, ids, targets, &all, 1};
     CHECKED(checkpoint_open(path, &c, &error));
     CHECKED(team_open(1, &team, &error));
-    CHECKED(REAL(net_init)(&net, checkpoint_shape(c), &error));
+    CHECKED(engram_plan_load(c, &plan, &error));
+    CHECKED(REAL(net_init)(&net, checkpoint_shape(c), &plan, &error));
+    CHECKED(REAL(net_place)(&net, &error));
     CHECKED(REAL(net_load)(&net, c, &error));
-    CHECKED(REAL(step_new)(&net, TOKENS, true, &step, &error));
+    CHECKED(REAL(step_new)(&net, TOKENS, 1, true, &step, &error));
+    net.options.mtp_weight = 0.5f;
     struct step_losses l = REAL(step_run)(team, step, &net, &batch, 1, 1, false);
     assert_int_equal(l.targets, TOKENS - 1);
+    assert_int_equal(l.mtp_targets, TOKENS - 2);
     REAL(step_free)(step);
     REAL(net_release)(&net);
+    engram_plan_release(&plan);
     team_close(team);
     checkpoint_close(c);
-    return l.loss;
+    return (struct losses){l.loss, l.mtp};
+}
+
+static void check_one(const char *path, const char *name, double library, double network) {
+    if (!(fabs(library - network) < 1e-5 * library))
+        fail_msg("%s: %s %.9g, the library's %.9g", path, name, network, library);
 }
 
 static void check(const char *path) {
@@ -85,15 +112,16 @@ static void check(const char *path) {
     rng_init(&r, 5);
     for (size_t i = 0; i < TOKENS; i++)
         ids[i] = (int32_t)(rng_u64(&r) % 256);
-    double library = loss_of_library(path, ids), network = loss_of_network(path, ids);
-    if (!(fabs(library - network) < 1e-5 * library))
-        fail_msg("%s: loss %.9g, the library's %.9g", path, network, library);
+    struct losses library = losses_of_library(path, ids), network = losses_of_network(path, ids);
+    check_one(path, "loss", library.loss, network.loss);
+    check_one(path, "loss of multi-token prediction", library.mtp, network.mtp);
 }
 
 static void test_forward__is_the_library_s(void **state) {
     (void)state;
     check("tests/golden/sliding");
     check("tests/golden/flash");
+    check("tests/golden/flash-engram");
     check("tests/golden/pro");
     check("tests/golden/base-fp8");
     check("tests/golden/bf16");

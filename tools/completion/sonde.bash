@@ -4,7 +4,7 @@
 # _sonde_options says which options a command has, _sonde_value what may follow one; tests/e2e/test_manual.sh holds both
 # to what `sonde COMMAND --help` prints. Needs nothing but bash: bash-completion only finds the file.
 
-_sonde_commands='run chat inspect logits tokenize render parse synth bench serve help'
+_sonde_commands='run chat inspect logits tokenize render parse synth bench serve train help'
 
 # _sonde_options COMMAND: its options, those that take a value with a "=" behind them.
 _sonde_options() {
@@ -24,6 +24,7 @@ _sonde_options() {
         echo "--host= --port= --name= --api-key-file= --tls-cert= --tls-key= --cors= --requests= --queue= --timeout=
             --drain= --body= --thinking= --drafts= --loop-stop --log= $model"
         ;;
+    train) echo '--resume' ;;
     esac
     echo '-h --help'
 }
@@ -54,7 +55,7 @@ _sonde_operand() {
     case $1 in
     help) _sonde_words "${_sonde_commands% help}" ;;
     run | chat | inspect | logits | synth | bench | serve) _sonde_files -d ;;
-    tokenize) _sonde_files -f ;;
+    tokenize | train) _sonde_files -f ;;
     esac
 }
 

@@ -23,12 +23,13 @@ complete -c sonde -n '__sonde_is' -a parse -d 'What a model wrote to a message w
 complete -c sonde -n '__sonde_is' -a synth -d 'A random checkpoint with real shapes'
 complete -c sonde -n '__sonde_is' -a bench -d "Speed, and how much of the machine's it is"
 complete -c sonde -n '__sonde_is' -a serve -d "Answer over HTTP, as OpenAI's and Anthropic's clients expect"
+complete -c sonde -n '__sonde_is' -a train -d 'Train a model, from nothing or from a checkpoint'
 complete -c sonde -n '__sonde_is' -a help -d 'Explain a command'
-complete -c sonde -n '__sonde_is help' -a 'run chat inspect logits tokenize render parse synth bench serve'
+complete -c sonde -n '__sonde_is help' -a 'run chat inspect logits tokenize render parse synth bench serve train'
 
 # what they work on
 complete -c sonde -n '__sonde_is run chat inspect logits synth bench serve' -a '(__fish_complete_directories)'
-complete -c sonde -n '__sonde_is tokenize' -F
+complete -c sonde -n '__sonde_is tokenize train' -F
 
 # every command
 complete -c sonde -n 'not __sonde_is' -s h -l help -d 'Explain the command'
@@ -116,3 +117,6 @@ complete -c sonde -n '__sonde_is serve' -l thinking -x -a 'model on off' -d 'Whe
 complete -c sonde -n '__sonde_is serve' -l loop-stop -d 'End answers that repeat themselves'
 complete -c sonde -n '__sonde_is serve' -l log -r -F -d 'A line of JSON for each request'
 complete -c sonde -n '__sonde_is serve' -l drafts -x -d 'Tokens guessed ahead'
+
+# train
+complete -c sonde -n '__sonde_is train' -l resume -d "Go on from the run's last state"
