@@ -106,9 +106,9 @@ static const char *const no_fields[] = {NULL};
 
 /* A data source as it is written. */
 struct entry {
-    const char *path;
+    char *path;
     int format; /* enum data_kind, or UNSAID */
-    const char *separator;
+    char *separator;
     int learn; /* LEARN_ALL, LEARN_ANSWERS or UNSAID */
     bool whole;
     double weight;
@@ -142,8 +142,12 @@ struct reader {
 static const char *excerpt(const json_t *value, char text[49]) {
     if (!value)
         return "nothing";
-    if (json_is_object(value) || json_is_array(value))
-        return json_is_object(value) ? "an object" : "an array";
+    if (json_is_object(value))
+        return "an object";
+    if (json_is_array(value)) {
+        snprintf(text, 49, "an array of %zu", json_array_size(value));
+        return text;
+    }
     char *json = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
     if (!json)
         return "this value";
@@ -212,7 +216,7 @@ static void refuse_unknown(struct reader *r, const struct field *fields, const c
     for (; strlen(name) < 64 && *others; others++)
         consider(name, *others, &nearest, &least);
     r->rc = err_set(r->e, SONDE_ERROR_FORMAT, "%s: field %s%.64s: there is no such field%s%s%s", r->what, r->path, name,
-                    nearest ? ", but " : "", nearest ? r->path : "", nearest ? nearest : "");
+                    nearest ? ", but there is " : "", nearest ? r->path : "", nearest ? nearest : "");
 }
 
 static bool is_field(const struct field *fields, const char *name) {
@@ -275,7 +279,7 @@ static json_t *look_up(const json_t *object, const char *name) {
     return json_object_get(json_object_get(object, group), dot + 1);
 }
 
-static void read_text(struct reader *r, const struct field *f, const json_t *value, void *to) {
+static void read_text(struct reader *r, const struct field *f, const json_t *value, char **to) {
     if (!value || (json_is_null(value) && f->kind == FIELD_TEXT_OR_NONE)) {
         if (f->otherwise == NEEDED)
             wrong(r, f->name, value, "a text");
@@ -286,10 +290,9 @@ static void read_text(struct reader *r, const struct field *f, const json_t *val
         wrong(r, f->name, value, "a text of at least one letter");
         return;
     }
-    const char *copy = strdup(text);
-    if (!copy)
+    *to = strdup(text);
+    if (!*to)
         out_of_memory(r);
-    memcpy(to, &copy, sizeof(copy));
 }
 
 static void read_choice(struct reader *r, const struct field *f, const json_t *value, int *to) {
@@ -464,6 +467,26 @@ static void read_model(struct reader *r, const json_t *root, struct train_config
         c->model = json_incref(model);
 }
 
+static void check_rate(struct reader *r, const json_t *root, const struct train_config *c) {
+    if (r->rc)
+        return;
+    if (c->rate.floor > c->rate.peak)
+        wrong(r, "rate.floor", look_up(root, "rate.floor"), "at most rate.peak, %g", c->rate.peak);
+    else if (c->rate.warmup + c->rate.decay > c->steps)
+        r->rc = err_set(r->e, SONDE_ERROR_FORMAT,
+                        "%s: field rate: expected warmup and decay of %llu steps or less together, not %llu and %llu",
+                        r->what, (unsigned long long)c->steps, (unsigned long long)c->rate.warmup,
+                        (unsigned long long)c->rate.decay);
+}
+
+static void complete_cache(struct reader *r, struct train_config *c) {
+    struct buf cache = {0};
+    if (c->cache || r->rc)
+        return;
+    file_join(&cache, c->out, "train/cache");
+    r->rc = buf_take(&cache, &c->cache, NULL, r->e);
+}
+
 static void read_config(struct reader *r, json_t *root, struct train_config *c) {
     check_names(r, root, config_fields, other_fields);
     muon_options_default(&c->muon);
@@ -474,21 +497,8 @@ static void read_config(struct reader *r, json_t *root, struct train_config *c) 
     read_entries(r, root, "data", data_fields, c->data, &c->data_count);
     read_entries(r, root, "validation", validation_fields, c->validation, &c->validation_count);
     c->rate.end = c->steps;
-    if (r->rc)
-        return;
-    if (c->rate.floor > c->rate.peak)
-        wrong(r, "rate.floor", look_up(root, "rate.floor"), "at most rate.peak, %g", c->rate.peak);
-    if (!r->rc && c->rate.warmup + c->rate.decay > c->steps)
-        r->rc = err_set(r->e, SONDE_ERROR_FORMAT,
-                        "%s: field rate: expected warmup and decay of at most %llu steps, which are all, not %llu and "
-                        "%llu",
-                        r->what, (unsigned long long)c->steps, (unsigned long long)c->rate.warmup,
-                        (unsigned long long)c->rate.decay);
-    struct buf cache = {0};
-    if (!c->cache && !r->rc) {
-        file_join(&cache, c->out, "train/cache");
-        r->rc = buf_take(&cache, &c->cache, NULL, r->e);
-    }
+    check_rate(r, root, c);
+    complete_cache(r, c);
 }
 
 int train_config_parse(const char *json, size_t bytes, const char *what, struct train_config *config,
@@ -578,7 +588,8 @@ static json_t *entries_json(const struct data_source *sources, uint32_t count, c
     json_t *list = json_array();
     for (uint32_t i = 0; list && i < count; i++) {
         const struct data_source *s = &sources[i];
-        struct entry t = {.path = s->path, .separator = s->separator, .weight = s->weight};
+        struct entry t = {
+            .path = (char *)(uintptr_t)s->path, .separator = (char *)(uintptr_t)s->separator, .weight = s->weight};
         json_t *object = json_object();
         t.format = (int)s->kind;
         t.learn = s->flags & DATA_ANSWERS ? LEARN_ANSWERS : LEARN_ALL;

@@ -17,12 +17,12 @@ enum source { WEIGHT, SCALE, TABLE, INTEGERS };
 
 struct piece {
     char name[96];
-    struct tensor_spec spec; /* its name is set when the list stays where it is */
+    struct tensor_spec spec; /* but for the name */
     enum source source;
-    const struct param_f32 *param; /* of weights and scales, with the matrix of its stack; a scale follows its weight */
+    const struct param_f32 *param; /* of a weight, and which of its stack; its scale is the next piece */
     uint32_t number;
     const int64_t *integers;
-    const int32_t *table;
+    const int32_t *table; /* [V, k] */
 };
 
 struct pieces {

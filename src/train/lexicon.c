@@ -87,6 +87,7 @@ void lexicon_spell(struct buf *b, const char *bytes, size_t count) {
     }
 }
 
+/* The characters of a token. */
 static void spell(struct buf *b, const struct lexicon *x, uint32_t token) {
     struct text_range span = lexicon_span(x, token);
     lexicon_spell(b, x->bytes.data + span.begin, span.end - span.begin);

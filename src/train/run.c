@@ -106,6 +106,9 @@ static int validate_as(struct train_run *r, const char *name, struct sonde_error
     struct validated v = run_validation(r, e, &rc);
     if (rc)
         return rc;
+    if (!isfinite(v.loss))
+        return err_set(e, SONDE_ERROR_NUMERIC, "step %llu: the %s loss is not finite",
+                       (unsigned long long)r->numbers.step, name);
     json_t *line = json_pack("{s:I, s:f}", "step", (json_int_t)r->numbers.step, name, v.loss);
     r->last_validation = v.loss;
     if (r->targets_per_byte > 0) {
@@ -168,8 +171,8 @@ static int roll_back(struct train_run *r, const char *why, struct sonde_error *e
     int rc = state_load(r->state.data, &r->numbers, &r->net, &r->learner, e);
     if (rc)
         return rc;
-    snprintf(text, sizeof(text), "%s in step %llu: back to here, without the data in between", why,
-             (unsigned long long)step);
+    snprintf(text, sizeof(text), "%s in step %llu: back to here, without the data in between (roll-back %llu)", why,
+             (unsigned long long)step, (unsigned long long)rolled);
     r->numbers.rolled = rolled;
     r->numbers.position = on;
     rc = state_save(r->state.data, &r->numbers, &r->net, &r->learner, e);

@@ -244,6 +244,25 @@ static void test_encoder__gives_every_code(void **state) {
     check_codes(FORM_FP4, 32, 6);
 }
 
+/* Negative zeros too; and what is beyond the least scale becomes zero. */
+static void test_encoder__blocks_of_zeros_stay(void **state) {
+    (void)state;
+    const struct shape shape = {.fp8_block_rows = 128, .fp8_block_cols = 128};
+    static const enum param_form forms[] = {FORM_FP8, FORM_FP4};
+    for (size_t i = 0; i < COUNT_OF(forms); i++) {
+        const struct param_f32 p = {.form = forms[i], .cols = 128};
+        struct matrix m = stored_form(&shape, &p, 1);
+        const float x[128] = {[3] = -0.0f, [4] = 1e-38f, [70] = 1e-44f};
+        float y[128];
+        uint8_t to[160];
+        stored_encode(&m, x, to);
+        matrix_decode(&m, 0, 0, 128, y);
+        for (size_t k = 0; k < 128; k++)
+            assert_true(y[k] == 0 && !signbit(y[k]) == (k != 3));
+        assert_true(*(const uint8_t *)m.scale > 0 && *(const uint8_t *)m.scale < 127);
+    }
+}
+
 static void test_encoder__blocks_that_are_not_finite_are_nan(void **state) {
     (void)state;
     const struct shape shape = {.fp8_block_rows = 128, .fp8_block_cols = 128};
@@ -469,6 +488,7 @@ int main(void) {
         cmocka_unit_test(test_rounding__again_changes_nothing),
         cmocka_unit_test(test_encoder__gives_the_nearest_codes),
         cmocka_unit_test(test_encoder__gives_every_code),
+        cmocka_unit_test(test_encoder__blocks_of_zeros_stay),
         cmocka_unit_test(test_encoder__blocks_that_are_not_finite_are_nan),
         cmocka_unit_test(test_export__the_config_says_how_weights_are_stored),
         cmocka_unit_test(test_export__the_library_finds_the_same_loss),
