@@ -16,6 +16,7 @@
 
 #include <math.h>
 
+#include "kernel/clones.h"
 #include "number/number.h"
 
 /* X(name, returns, parameters): what each does is told below. Products are all that knows how many tokens there are. */

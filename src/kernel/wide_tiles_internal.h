@@ -76,23 +76,26 @@ ALWAYS_INLINE void mix_tile(const size_t down, const size_t across, const float 
             v_store_some(out[i] + c + k * LANES, left - k * LANES, sums[i][k]);
 }
 
+/* All columns of `down` rows, as many at a time as are left. */
+ALWAYS_INLINE void mix_rows(const size_t down, const float *w, size_t row, size_t term, const float *const *x,
+                            uint32_t n, uint32_t dim, float *const *out) {
+    const size_t wide = TILE_ACROSS * LANES, half = wide / 2;
+    size_t c = 0;
+    for (; c + wide <= dim; c += wide)
+        mix_tile(down, TILE_ACROSS, w, row, term, x, n, c, wide, out);
+    for (; c + half <= dim; c += half)
+        mix_tile(down, TILE_ACROSS / 2, w, row, term, x, n, c, half, out);
+    for (; c < dim; c += LANES)
+        mix_tile(down, 1, w, row, term, x, n, c, dim - c, out);
+}
+
 void LEVEL(mix)(const float *w, size_t row, size_t term, const float *const *x, uint32_t n, uint32_t dim, uint32_t m,
                 float *const *out) {
-    const size_t wide = TILE_ACROSS * LANES;
-    for (size_t i = 0, down; i < m; i += down) {
-        down = m - i >= TILE_DOWN ? TILE_DOWN : 1;
-        for (size_t c = 0, cols; c < dim; c += cols) {
-            cols = dim - c >= wide ? wide : LANES;
-            if (down > 1 && cols == wide)
-                mix_tile(TILE_DOWN, TILE_ACROSS, w + i * row, row, term, x, n, c, wide, out + i);
-            else if (down > 1)
-                mix_tile(TILE_DOWN, 1, w + i * row, row, term, x, n, c, dim - c, out + i);
-            else if (cols == wide)
-                mix_tile(1, TILE_ACROSS, w + i * row, row, term, x, n, c, wide, out + i);
-            else
-                mix_tile(1, 1, w + i * row, row, term, x, n, c, dim - c, out + i);
-        }
-    }
+    size_t i = 0;
+    for (; i + TILE_DOWN <= m; i += TILE_DOWN)
+        mix_rows(TILE_DOWN, w + i * row, row, term, x, n, dim, out + i);
+    for (; i < m; i++)
+        mix_rows(1, w + i * row, row, term, x, n, dim, out + i);
 }
 
 #endif

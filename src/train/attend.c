@@ -123,7 +123,7 @@ static void each_token(struct attend *x, uint32_t worker, size_t block,
             work(x, w.segment, w.token, &r);
 }
 
-static void forward_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void forward_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, attend_token);
 }
 
@@ -170,7 +170,7 @@ static void query_token(const struct attend *x, const struct segment *g, uint32_
     REAL(tile_mix)(x->team, r->w + (size_t)heads * n, n, 1, r->keys, n, dim, heads, r->rows);
 }
 
-static void query_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void query_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, query_token);
 }
 
@@ -196,7 +196,7 @@ static void give(const struct attend *x, uint32_t t, uint32_t n, const struct ro
 }
 
 /* The gradients of KEYS tokens' own keys, from those tokens that have them in their window. */
-static void window_keys(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void window_keys(void *context, uint32_t worker, size_t item) {
     const struct attend *x = context;
     const struct batch *b = x->a->batch;
     uint32_t first = (uint32_t)item * KEYS, end = (uint32_t)min_u64(b->tokens, first + KEYS);
@@ -224,7 +224,7 @@ struct giving {
     struct room r;
 };
 
-static void give_entries(void *context, const struct seer *s) {
+KERNEL_CLONES static void give_entries(void *context, const struct seer *s) {
     const struct giving *v = context;
     entry_rows(v->x, s->segment, s->token, s->at, s->count, v->x->entry, v->r.keys);
     for (uint32_t i = 0; i < s->count; i++)
@@ -279,7 +279,7 @@ static void share_token(const struct attend *x, const struct segment *g, uint32_
             shares[j] += lanes_exp(r->w[(size_t)h * n + j] * x->scale - x->log_sum[row + h]);
 }
 
-static void share_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void share_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, share_token);
 }
 

@@ -47,18 +47,24 @@ static size_t row_at(const struct pooling *p, const struct rows *r, uint32_t i) 
 /* weights[r][j] = softmax over the rows of channel first + j. */
 static void weigh(const struct pooling *p, const struct rows *r, size_t first, size_t n, real (*weights)[CHANNELS]) {
     real top[CHANNELS], sum[CHANNELS] = {0};
+    for (size_t j = 0; j < n; j++)
+        top[j] = -(real)INFINITY;
     for (uint32_t i = 0; i < r->count; i++) {
-        const real *score = p->score + row_at(p, r, i) + first, *ape = p->ape + ape_at(p, r->place + i) + first;
+        const real *restrict score = p->score + row_at(p, r, i) + first;
+        const real *restrict ape = p->ape + ape_at(p, r->place + i) + first;
+        real *restrict w = weights[i];
         for (size_t j = 0; j < n; j++) {
-            weights[i][j] = score[j] + ape[j];
-            top[j] = i == 0 || weights[i][j] > top[j] ? weights[i][j] : top[j];
+            w[j] = score[j] + ape[j];
+            top[j] = w[j] > top[j] ? w[j] : top[j];
         }
     }
-    for (uint32_t i = 0; i < r->count; i++)
+    for (uint32_t i = 0; i < r->count; i++) {
+        real *restrict w = weights[i];
         for (size_t j = 0; j < n; j++) {
-            weights[i][j] = lanes_exp(weights[i][j] - top[j]);
-            sum[j] += weights[i][j];
+            w[j] = lanes_exp(w[j] - top[j]);
+            sum[j] += w[j];
         }
+    }
     for (uint32_t i = 0; i < r->count; i++)
         for (size_t j = 0; j < n; j++)
             weights[i][j] /= sum[j];
@@ -75,27 +81,36 @@ static void pool_rows(const struct pooling *p, const struct rows *r, size_t firs
     }
 }
 
+/* to += x, where to is wanted. */
+static void add(real *restrict to, const real *restrict x, size_t n) {
+    if (to)
+        for (size_t j = 0; j < n; j++)
+            to[j] += x[j];
+}
+
+static real *from(real *x, size_t at) {
+    return x ? x + at : NULL;
+}
+
 /* Gradients through one entry: d kv = w g, d score = d ape = w g (kv - pooled). */
 static void spread(const struct pooling *p, const struct rows *r, size_t first, size_t n, real (*weights)[CHANNELS],
                    const real *g) {
-    real pooled[CHANNELS];
+    real pooled[CHANNELS], value[CHANNELS], slope[CHANNELS];
     pool_rows(p, r, first, n, weights, pooled);
     for (uint32_t i = 0; i < r->count; i++) {
         size_t at = row_at(p, r, i) + first, ape = ape_at(p, r->place + i) + first;
         for (size_t j = 0; j < n; j++) {
-            real value = weights[i][j] * g[j], slope = value * (p->kv[at + j] - pooled[j]);
-            if (p->d_kv)
-                p->d_kv[at + j] += value;
-            if (p->d_score)
-                p->d_score[at + j] += slope;
-            if (p->d_ape)
-                p->d_ape[ape + j] += slope;
+            value[j] = weights[i][j] * g[j];
+            slope[j] = value[j] * (p->kv[at + j] - pooled[j]);
         }
+        add(from(p->d_kv, at), value, n);
+        add(from(p->d_score, at), slope, n);
+        add(from(p->d_ape, ape), slope, n);
     }
 }
 
 /* The channels of an item through all entries. */
-static void channels(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void channels(void *context, uint32_t worker, size_t item) {
     const struct pooling *p = context;
     const struct batch *b = p->e->batch;
     size_t first = item * CHANNELS, n = min_u64(CHANNELS, p->dim - first);

@@ -52,7 +52,7 @@ static const real *gather(struct expert *p, const real *from, real *to) {
     return to;
 }
 
-static void scatter_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void scatter_rows(void *context, uint32_t worker, size_t item) {
     const struct expert *p = context;
     size_t end = min_u64(p->count, (item + 1) * BLOCK);
     (void)worker;
@@ -93,7 +93,7 @@ static inline real clamp_up(real x, real limit) {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
 
-static void swiglu_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void swiglu_rows(void *context, uint32_t worker, size_t item) {
     const struct expert *p = context;
     size_t end = min_u64(p->count, (item + 1) * BLOCK), n = p->inter;
     real limit = p->limit;
@@ -128,7 +128,7 @@ static real swiglu_back_row(size_t n, const real *restrict gate, const real *res
     return lanes_total(sums);
 }
 
-static void swiglu_back_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void swiglu_back_rows(void *context, uint32_t worker, size_t item) {
     const struct expert *p = context;
     size_t end = min_u64(p->count, (item + 1) * BLOCK), n = p->inter;
     (void)worker;

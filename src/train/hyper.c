@@ -78,7 +78,7 @@ static void mix_forward(const struct collapse *c, size_t token) {
         out[j] = 2 * lanes_sigmoid(m[j] * c->w->scale[1] + base[j]);
 }
 
-static void collapse_group(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void collapse_group(void *context, uint32_t worker, size_t item) {
     const struct collapse *c = context;
     const size_t n = c->shape->streams, dim = c->shape->dim, mixes = hyper_mixes(c->shape);
     struct group g;
@@ -160,7 +160,7 @@ static void streams_backward(const struct collapse *c, size_t token) {
     }
 }
 
-static void collapse_group_back(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void collapse_group_back(void *context, uint32_t worker, size_t item) {
     const struct collapse *c = context;
     struct group g;
     if (!group_begin(c, worker, item, &g))
@@ -246,7 +246,7 @@ static void spread_token_back(const struct spread *p, size_t token) {
     }
 }
 
-static void spread_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void spread_block(void *context, uint32_t worker, size_t item) {
     const struct spread *p = context;
     size_t end = min_u64(p->shape->tokens, (item + 1) * BLOCK);
     (void)worker;

@@ -150,7 +150,7 @@ static void choose_token(const struct index *x, const struct segment *g, uint32_
             chosen[i] = i;
 }
 
-static void choose_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void choose_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, choose_token);
 }
 
@@ -192,7 +192,7 @@ static void loss_token(const struct index *x, const struct segment *g, uint32_t 
     x->losses[t] = loss;
 }
 
-static void loss_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void loss_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, loss_token);
 }
 
@@ -226,13 +226,13 @@ double REAL(index_loss)(struct team *team, const struct indexer *ix, const real 
 static void slopes_of(const struct index *x, uint32_t t, uint32_t at, uint32_t n, const struct room *r, real *d_w) {
     const real *slopes = x->slopes + (size_t)t * entries_most(x->ix->entries) + at;
     for (uint32_t h = 0; h < x->ix->heads; h++) {
-        real *d = r->dots + (size_t)h * n, w = x->w[(size_t)t * x->ix->heads + h] * x->factor, sum = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            sum += slopes[i] * (d[i] > 0 ? d[i] : 0);
-            d[i] = d[i] > 0 ? slopes[i] * w : 0;
-        }
+        real *restrict d = r->dots + (size_t)h * n, w = x->w[(size_t)t * x->ix->heads + h] * x->factor;
+        for (uint32_t i = 0; i < n; i++)
+            d[i] = d[i] > 0 ? d[i] : 0;
         if (d_w)
-            d_w[h] += sum * x->factor;
+            d_w[h] += lanes_dot(slopes, d, n) * x->factor;
+        for (uint32_t i = 0; i < n; i++)
+            d[i] = d[i] > 0 ? slopes[i] * w : 0;
     }
 }
 
@@ -251,7 +251,7 @@ static void query_token(const struct index *x, const struct segment *g, uint32_t
     }
 }
 
-static void query_block(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void query_block(void *context, uint32_t worker, size_t item) {
     each_token(context, worker, item, query_token);
 }
 
@@ -261,7 +261,7 @@ struct giving {
 };
 
 /* Adds what the token gives to the gradients of keys it sees. */
-static void give(void *context, const struct seer *s) {
+KERNEL_CLONES static void give(void *context, const struct seer *s) {
     const struct giving *v = context;
     const struct index *x = v->x;
     uint32_t heads = x->ix->heads, dim = x->ix->dim;

@@ -44,8 +44,9 @@ static inline real lanes_largest(const real *restrict x, size_t n, real least) {
             tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
     for (size_t j = 0; i + j < n; j++)
         tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
-    for (size_t j = 1; j < WIDE; j++)
-        tops[0] = tops[j] > tops[0] ? tops[j] : tops[0];
+    for (size_t half = WIDE / 2; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++)
+            tops[j] = tops[j + half] > tops[j] ? tops[j + half] : tops[j];
     return tops[0];
 }
 

@@ -44,7 +44,7 @@ static void sort_by_id(uint32_t tokens, uint32_t vocab, const int32_t *ids, uint
     begin[0] = 0;
 }
 
-static void add_ids(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void add_ids(void *context, uint32_t worker, size_t item) {
     const struct embedding *p = context;
     size_t end = min_u64(p->vocab, (item + 1) * BLOCK);
     (void)worker;
@@ -111,7 +111,7 @@ static real exponentials(real *x, size_t n, real top) {
 }
 
 /* The loss of a token of the chunk; its logits become their gradients. */
-static void entropy_row(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void entropy_row(void *context, uint32_t worker, size_t item) {
     struct chunk *c = context;
     size_t n = c->s->vocab;
     real *x = c->logits + item * n, target = x[c->targets[c->token[item]]], top = lanes_largest(x, n, x[0]);
@@ -127,7 +127,7 @@ static void entropy_row(void *context, uint32_t worker, size_t item) {
 }
 
 /* dx of the chunk's tokens. */
-static void add_row(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void add_row(void *context, uint32_t worker, size_t item) {
     const struct chunk *c = context;
     size_t dim = c->s->dim;
     const real *restrict from = c->din + item * dim;

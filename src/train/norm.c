@@ -27,7 +27,7 @@ static void scale_row(size_t n, real r, const real *x, const real *weight, real 
             y[i] = x[i] * r;
 }
 
-static void forward_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void forward_rows(void *context, uint32_t worker, size_t item) {
     const struct norm *p = context;
     size_t end = min_u64(p->rows, (item + 1) * BLOCK);
     (void)worker;
@@ -46,7 +46,7 @@ void REAL(norm_forward)(struct team *team, size_t rows, size_t dim, real eps, co
     team_each(team, ceil_div(rows, BLOCK), forward_rows, &p);
 }
 
-static void backward_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void backward_rows(void *context, uint32_t worker, size_t item) {
     const struct norm *p = context;
     size_t end = min_u64(p->rows, (item + 1) * BLOCK), n = p->dim;
     (void)worker;
@@ -77,7 +77,7 @@ static void add_block(const struct norm *p, size_t row, size_t column, size_t co
         sums[j] += block[j];
 }
 
-static void backward_columns(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void backward_columns(void *context, uint32_t worker, size_t item) {
     const struct norm *p = context;
     size_t column = item * COLUMNS, count = min_u64(COLUMNS, p->dim - column);
     real sums[COLUMNS] = {0};

@@ -32,7 +32,7 @@ static void sweep(struct team *team, struct sweep s) {
 }
 
 /* to = keep to + add from */
-static void mix(const struct sweep *s, size_t begin, size_t count) {
+KERNEL_CLONES static void mix(const struct sweep *s, size_t begin, size_t count) {
     real *restrict to = s->to + begin;
     const real *restrict from = s->from + begin;
     const real keep = s->keep, add = s->add;
@@ -41,7 +41,7 @@ static void mix(const struct sweep *s, size_t begin, size_t count) {
 }
 
 /* to = add from, which may be the same */
-static void set(const struct sweep *s, size_t begin, size_t count) {
+KERNEL_CLONES static void set(const struct sweep *s, size_t begin, size_t count) {
     real *to = s->to + begin;
     const real *from = s->from + begin, add = s->add;
     for (size_t i = 0; i < count; i++)
@@ -60,7 +60,7 @@ struct squares {
     double parts[PARTS];
 };
 
-static void sum_part(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void sum_part(void *context, uint32_t worker, size_t item) {
     struct squares *s = context;
     size_t i = s->count * item / PARTS, end = s->count * (item + 1) / PARTS;
     double lanes[LANES] = {0}, sum = 0;
@@ -123,7 +123,7 @@ void REAL(orthogonalise)(struct team *team, size_t rows, size_t cols, real *x, r
 }
 
 /* m = keep m + from, to = keep m + from */
-static void look_ahead(const struct sweep *s, size_t begin, size_t count) {
+KERNEL_CLONES static void look_ahead(const struct sweep *s, size_t begin, size_t count) {
     real *restrict m = s->m + begin, *restrict to = s->to + begin;
     const real *restrict from = s->from + begin;
     const real keep = s->keep;
@@ -184,7 +184,7 @@ static void adam(const struct moments *f, size_t count, const real *restrict g, 
     }
 }
 
-static void adam_chunk(const struct sweep *s, size_t begin, size_t count) {
+KERNEL_CLONES static void adam_chunk(const struct sweep *s, size_t begin, size_t count) {
     adam(s->moments, count, s->from + begin, s->m + begin, s->v + begin, s->to + begin);
 }
 
@@ -205,7 +205,7 @@ struct rows {
     real *m, *v, *weight;
 };
 
-static void adam_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void adam_rows(void *context, uint32_t worker, size_t item) {
     const struct rows *r = context;
     size_t end = (size_t)min_u64(r->touched, (item + 1) * BLOCK);
     (void)worker;

@@ -81,7 +81,7 @@ static void transform_vector(size_t n, real scale, real *x) {
         x[i] *= scale;
 }
 
-static void transform_rows(void *context, uint32_t worker, size_t item) {
+KERNEL_CLONES static void transform_rows(void *context, uint32_t worker, size_t item) {
     const struct transform *p = context;
     size_t end = min_u64(p->rows, (item + 1) * BLOCK);
     (void)worker;

@@ -24,20 +24,20 @@ static real *state(const struct sinkhorn *s, size_t step) {
 
 static void normalise(const struct sinkhorn *s, size_t step) {
     const struct direction at = direction_of(s, step);
-    const real *from = state(s, step);
-    real *to = state(s, step + 1);
+    const real *restrict from = state(s, step);
+    real *restrict to = state(s, step + 1);
     for (size_t l = 0; l < s->n; l++) {
-        real *restrict inverse = s->inverse + (step * s->n + l) * LANES;
-        memset(inverse, 0, LANES * sizeof(real));
+        real sum[LANES] = {0}, *restrict inverse = s->inverse + (step * s->n + l) * LANES;
         for (size_t k = 0; k < s->n; k++)
             for (size_t t = 0; t < LANES; t++)
-                inverse[t] += from[(l * at.line + k * at.step) * LANES + t];
+                sum[t] += from[(l * at.line + k * at.step) * LANES + t];
         for (size_t t = 0; t < LANES; t++)
-            inverse[t] = 1 / (inverse[t] + s->eps);
+            sum[t] = 1 / (sum[t] + s->eps);
+        memcpy(inverse, sum, sizeof(sum));
         for (size_t k = 0; k < s->n; k++)
             for (size_t t = 0; t < LANES; t++) {
                 size_t i = (l * at.line + k * at.step) * LANES + t;
-                to[i] = from[i] * inverse[t];
+                to[i] = from[i] * sum[t];
             }
     }
 }
@@ -90,7 +90,7 @@ static void softmax_back(const real *restrict p, real *restrict d, size_t n) {
             d[k * LANES + t] = p[k * LANES + t] * (d[k * LANES + t] - sum[t]);
 }
 
-void REAL(sinkhorn_forward)(const struct sinkhorn *s) {
+KERNEL_CLONES void REAL(sinkhorn_forward)(const struct sinkhorn *s) {
     size_t numbers = (size_t)s->n * s->n * LANES;
     for (size_t l = 0; l < s->n; l++)
         softmax(s->matrix + l * s->n * LANES, s->n);
@@ -100,7 +100,7 @@ void REAL(sinkhorn_forward)(const struct sinkhorn *s) {
         normalise(s, step);
 }
 
-void REAL(sinkhorn_backward)(const struct sinkhorn *s, real *d) {
+KERNEL_CLONES void REAL(sinkhorn_backward)(const struct sinkhorn *s, real *d) {
     for (size_t step = s->steps; step-- > 0;)
         normalise_back(s, step, d);
     for (size_t l = 0; l < s->n; l++)

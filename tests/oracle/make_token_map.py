@@ -11,13 +11,15 @@ import re
 import sys
 import unicodedata
 
-TEXTS = ["Hello", "hello", " hello", "HELLO\n", "h\u00e9llo", "he\u0301llo", "H\u00c8LLO ", "\uff28\uff45\uff4c\uff4c\uff4f",
-         "  ", "\t\n", "a b", "A \t B", "a  b", "\u3000a\u00a0b", "\ufb01n", "FIN", "\u2163", "iv", "\u00b2", "2", "\u00df",
-         "\u1e9e", "\u0130", "\u0131", "i\u0307", "\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c3", "\u03c3\u03b1\u03c2", "\u00e6",
-         "\u00c6", "\u00f8", "\u00d8", "\u0111", "\u0142", "\u0301", "\u0301\u0300", "\u200d", "\u0e01\u0e34", "\u0e01",
-         "\u0915\u093e", "\u0915", "\uac00", "\u1100\u1161", "\u4e2d", "\uf967", "\u4e0d", "\ufffd", "\u2028x", "x\u1680",
-         "\x1cx", "\x0bX\x85", "\u00e5", "\u212b", "\U0001d400", "\U00010400", "\U00010428", "\u01c4", "\u01c6", "\u01c5",
-         "\u00ab\u00a0", "\u00bd", "1\u20442", "\ufdfa", "\u1fb3", "\u0391\u0399", "\u1fbc", "\u0644\u0627", "\ufefb"]
+TEXTS = [
+    "Hello", "hello", " hello", "HELLO\n", "h\u00e9llo", "he\u0301llo", "H\u00c8LLO ",
+    "\uff28\uff45\uff4c\uff4c\uff4f", "  ", "\t\n", "a b", "A \t B", "a  b", "\u3000a\u00a0b", "\ufb01n", "FIN",
+    "\u2163", "iv", "\u00b2", "2", "\u00df", "\u1e9e", "\u0130", "\u0131", "i\u0307", "\u03a3\u0391\u03a3",
+    "\u03c3\u03b1\u03c3", "\u03c3\u03b1\u03c2", "\u00e6", "\u00c6", "\u00f8", "\u00d8", "\u0111", "\u0142",
+    "\u0301", "\u0301\u0300", "\u200d", "\u0e01\u0e34", "\u0e01", "\u0915\u093e", "\u0915", "\uac00",
+    "\u1100\u1161", "\u4e2d", "\uf967", "\u4e0d", "\ufffd", "\u2028x", "x\u1680", "\x1cx", "\x0bX\x85", "\u00e5",
+    "\u212b", "\U0001d400", "\U00010400", "\U00010428", "\u01c4", "\u01c6", "\u01c5", "\u00ab\u00a0", "\u00bd",
+    "1\u20442", "\ufdfa", "\u1fb3", "\u0391\u0399", "\u1fbc", "\u0644\u0627", "\ufefb"]
 
 
 def byte_alphabet():
