@@ -50,7 +50,7 @@ SHAPE = dict(
     scoring_func="sqrtsoftplus", swiglu_limit=10.0, hc_mult=4, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6,
     rope_theta=10000, compress_rope_theta=160000, num_nextn_predict_layers=1,
     rope_scaling=dict(type="yarn", factor=16, beta_fast=32, beta_slow=1, original_max_position_embeddings=65536),
-    engram=dict(layer_ids=[1], max_ngram_size=3, n_head_per_ngram=4, n_embed_per_ngram=64, vocab_size=[16384, 16384],
+    engram=dict(layer_ids=[1], max_ngram_size=3, n_head_per_ngram=4, n_embed_per_ngram=64, vocab_size=[8000, 8000],
                 kernel_size=4, pad_id=2, norm_eps=1.1920929e-07, conv_norm_eps=1e-5))
 
 MTP_WEIGHT, INDEX_WEIGHT, BALANCE_WEIGHT, BALANCE_SPEED = 0.3, 1.0, 1e-4, 1e-3

@@ -21,7 +21,8 @@ static const char harmless[] = "user|user_id|metadata";
 /* What only this interface needs of its request. */
 struct completion {
     bool echo, score; /* score: nothing but the prompt is asked for */
-    char *prompt;     /* with echo: its text */
+    char *prompt;     /* with echo: its text, which may hold zero bytes */
+    size_t prompt_bytes;
 };
 
 static void release(void *context) {
@@ -117,7 +118,8 @@ static int read_prompt(struct fields *f, struct task *t, const char *suffix, str
 /* The text of the prompt, for echo. */
 static int read_echo(struct task *t, struct completion *c, struct sonde_error *e) {
     bool begun = t->count && t->ids[0] == t->server->info.bos;
-    return sonde_tokenizer_decode(t->server->tokenizer, t->ids + begun, t->count - begun, &c->prompt, NULL, e);
+    return sonde_tokenizer_decode(t->server->tokenizer, t->ids + begun, t->count - begun, &c->prompt, &c->prompt_bytes,
+                                  e);
 }
 
 static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
@@ -229,20 +231,22 @@ static void write_logprobs(struct buf *b, const struct rows *r, size_t at) {
     buf_string(b, "]}");
 }
 
-static void write_choice(struct buf *b, struct answer *a, const char *before, const char *text, size_t bytes,
+/* echo: the prompt stands before it. */
+static void write_choice(struct buf *b, struct answer *a, bool echo, const char *text, size_t bytes,
                          const char *finish) {
     const struct task *t = a->task;
     const struct completion *c = t->context;
     struct buf all = {0};
     bytes = c->score ? 0 : bytes;
-    buf_string(&all, before);
+    if (echo)
+        buf_append(&all, c->prompt, c->prompt_bytes);
     buf_append(&all, text, bytes);
     buf_printf(b, "{\"index\":%u,\"text\":", a->index);
     json_write_string(b, all.data, all.len);
     buf_release(&all);
     buf_string(b, ",\"logprobs\":");
     size_t rows = t->logprobs && !c->score ? logprob_rows(t, &a->logprobs) : 0;
-    struct rows r = {t, a, *before ? logprob_rows(t, &t->prompt_rows) : 0, a->logprobs_sent, rows};
+    struct rows r = {t, a, echo ? logprob_rows(t, &t->prompt_rows) : 0, a->logprobs_sent, rows};
     if (t->logprobs)
         write_logprobs(b, &r, c->score ? 0 : a->content.len - bytes);
     else
@@ -254,15 +258,15 @@ static void write_choice(struct buf *b, struct answer *a, const char *before, co
         buf_string(b, ",\"finish_reason\":null}");
 }
 
-static const char *echo_of(const struct task *t) {
+static bool echoes(const struct task *t) {
     const struct completion *c = t->context;
-    return c->echo ? c->prompt : "";
+    return c->echo;
 }
 
-static void send_choice(struct answer *a, const char *before, const char *text, size_t bytes, const char *finish) {
+static void send_choice(struct answer *a, bool echo, const char *text, size_t bytes, const char *finish) {
     struct buf b = {0};
     open_object(&b, a->task);
-    write_choice(&b, a, before, text, bytes, finish);
+    write_choice(&b, a, echo, text, bytes, finish);
     buf_string(&b, "]}");
     send_event(a->task, NULL, &b);
 }
@@ -273,11 +277,11 @@ static void text_begin(struct task *t) {
 
 static void text_event(struct answer *a, const struct text_event *event) {
     bool first = a->content.len == event->bytes;
-    send_choice(a, first ? echo_of(a->task) : "", event->text, event->bytes, NULL);
+    send_choice(a, first && echoes(a->task), event->text, event->bytes, NULL);
 }
 
 static void text_ended(struct answer *a) {
-    send_choice(a, a->content.len ? "" : echo_of(a->task), "", 0, answer_finish(a));
+    send_choice(a, !a->content.len && echoes(a->task), "", 0, answer_finish(a));
 }
 
 static void text_done(struct task *t) {
@@ -286,7 +290,7 @@ static void text_done(struct task *t) {
     for (uint32_t i = 0; i < t->n && !t->stream; i++) {
         struct answer *a = &t->answers[i];
         buf_string(&b, i ? "," : "");
-        write_choice(&b, a, echo_of(t), a->content.data, a->content.len, answer_finish(a));
+        write_choice(&b, a, echoes(t), a->content.data, a->content.len, answer_finish(a));
     }
     buf_string(&b, "],\"usage\":");
     write_usage_openai(&b, t);

@@ -409,6 +409,13 @@ def unknown_fields():
     holds(server.refused("/tokenize", {"content": "a", "other": 1})["message"], "other")
 
 
+@case("an echoed prompt comes back whole, zero bytes too")
+def echo_of_bytes():
+    choice = shared().post(TEXT, prompt=[0, 3, 4, 40], echo=True, logprobs=1, max_tokens=0)["choices"][0]
+    same(choice["text"], "\0\1%")
+    same([choice["logprobs"]["token_logprobs"][0], len(choice["logprobs"]["tokens"])], [None, 4])
+
+
 @case("of fields that ask for more than is done here, only the values that ask for nothing are taken")
 def idle_fields():
     server = shared()
