@@ -140,7 +140,7 @@ static int open_run(struct measured *x, const struct options *o, enum kernel_lev
         const struct param_f32 *p = &x->net.params.list[i];
         x->learnt += p->gradient ? param_count_f32(p) : 0;
         if (p->kind == PARAM_MUON)
-            scratch = max_u64(scratch, muon_scratch(p->rows, p->cols));
+            scratch = max_u64(scratch, team_workers(x->team) * muon_scratch(p->rows, p->cols));
     }
     x->ids = calloc(tokens, sizeof(*x->ids));
     x->targets = calloc(tokens, sizeof(*x->targets));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""train_torch.py [--steps N] [--tokens T] [--config FILE | --model DIR] [--float32] [--eager] [--profile]
+"""train_torch.py [--check | --time] [--steps N] [--tokens T] [--config FILE | --model DIR] [--float32] [--eager]
 
 What the trainer is measured against: the same DeepSeek-V4 model, trained by plain PyTorch on the same processors. It is
 written as one would write it for research: batched operations and autograd; products in bfloat16 (autocast), streams,
@@ -14,6 +14,8 @@ for one document and for several packed into a batch. Then it times steps (two f
 T tokens in documents of about 230, and prints
 
     {"tokens_per_s": ..., "loss": ..., "params": ..., ...}
+
+cpu_seconds well below threads times seconds says that something else ran, and that the figure is not one to quote.
 
 loss: nats a token of the last step, without what is added to it. A step is: losses (next token; the one after it, by
 the MTP block; the indexer's; the balance of experts), gradients, clipping, Muon, AdamW, Adam by rows, router biases.
@@ -85,7 +87,7 @@ class Entries:
         doc = torch.repeat_interleave(torch.arange(len(lengths)), counts)
         place = torch.arange(len(doc)) - first[doc]
         self.source = begin[doc, None] + place[:, None] * ratio + torch.arange(ratio)   # [entries, ratio] tokens
-        self.starts = place == 0                                                        # no entry before in its document
+        self.starts = place == 0                                                        # first of its document
         self.turns = angles(place * ratio, cfg["qk_rope_head_dim"], cfg["compress_rope_theta"], cfg.get("rope_scaling"))
         visible = (layout.pos + 1) // ratio                                             # [T] of the token's document
         end = first[layout.doc] + visible
@@ -755,11 +757,11 @@ def check(name, cuts):
 # ---------------------------------------------------------------- measurement
 
 def synthetic(tokens, cfg, seed=1):
-    """A batch of documents of 130 to 330 tokens, ids as frequent as words are."""
+    """A batch of documents of 115 to 344 tokens, as bench/train_step.c does, ids as frequent as words are."""
     chance = np.random.default_rng(seed)
     lengths = []
     while sum(lengths) < tokens:
-        lengths.append(int(min(chance.integers(130, 331), tokens - sum(lengths))))
+        lengths.append(int(min(chance.integers(115, 345), tokens - sum(lengths))))
     often = 1 / np.arange(10, cfg["vocab_size"] + 10)
     ids = torch.from_numpy(chance.choice(cfg["vocab_size"], tokens, p=often / often.sum()))
     return Batch(list(ids.split(lengths)), cfg)
@@ -828,8 +830,9 @@ def main():
     print(json.dumps({
         "tokens_per_s": round(o.tokens / statistics.median(seconds), 1), "loss": round(losses[-1], 4),
         "first_loss": round(losses[0], 4), "params": sum(p.numel() for p in model.parameters()),
-        "seconds": [round(s, 3) for s in seconds], "cpu_seconds": [round(s, 3) for s in busy], "tokens": o.tokens, "threads": o.threads,
-        "products": "float32" if o.float32 else "bfloat16", "compiled": not o.eager, "torch": torch.__version__}))
+        "seconds": [round(s, 3) for s in seconds], "cpu_seconds": [round(s, 3) for s in busy], "tokens": o.tokens,
+        "threads": o.threads, "products": "float32" if o.float32 else "bfloat16", "compiled": not o.eager,
+        "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

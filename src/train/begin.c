@@ -180,7 +180,7 @@ static int estimate(struct train_run *r, struct sonde_error *e) {
         m->parameters += r->config.round_from < r->config.steps ? 2 * bytes : bytes;
         m->gradients += table || p->list[i].kind == PARAM_FIXED ? 0 : bytes;
     }
-    m->moments = learner_bytes(&r->config, &r->net);
+    m->moments = learner_bytes(&r->config, &r->net, team_workers(r->team));
     m->activations =
         step_bytes_f32(&r->net, (uint32_t)r->config.tokens, (uint32_t)r->config.accumulate, r->config.recompute);
     m->total = m->parameters + m->gradients + m->moments + m->activations;
@@ -248,7 +248,7 @@ static int open_network(struct train_run *r, bool resume, const struct checkpoin
     else if (!rc)
         net_start_f32(&r->net, r->config.seed);
     if (!rc)
-        rc = learner_init(&r->learner, &r->config, &r->net, e);
+        rc = learner_init(&r->learner, &r->config, &r->net, team_workers(r->team), e);
     if (!rc)
         rc = step_new_f32(&r->net, (uint32_t)r->config.tokens, (uint32_t)r->config.accumulate, r->config.recompute,
                           &r->step, e);

@@ -22,7 +22,7 @@ static size_t numbers_of(const struct param_f32 *p) {
     return ceil_div(param_count_f32(p), 16) * 16;
 }
 
-uint64_t learner_bytes(const struct train_config *config, const struct net_f32 *net) {
+uint64_t learner_bytes(const struct train_config *config, const struct net_f32 *net, uint32_t workers) {
     const struct learner l = {.config = config};
     uint64_t bytes = 0, scratch = 0;
     for (size_t i = 0; i < net->params.count; i++) {
@@ -30,7 +30,7 @@ uint64_t learner_bytes(const struct train_config *config, const struct net_f32 *
         bytes += arrays_of(&l, p) * numbers_of(p) * sizeof(float);
         bytes += p->kind == PARAM_TABLE ? p->rows * sizeof(uint32_t) : 0;
         if (by_muon(&l, p))
-            scratch = max_u64(scratch, muon_scratch(p->rows, p->cols) * sizeof(float));
+            scratch = max_u64(scratch, workers * muon_scratch(p->rows, p->cols) * sizeof(float));
     }
     return bytes + scratch;
 }
@@ -46,7 +46,8 @@ static void place(struct learner *l, size_t i, float **at) {
     *at += arrays * numbers_of(p);
 }
 
-int learner_init(struct learner *l, const struct train_config *config, struct net_f32 *net, struct sonde_error *e) {
+int learner_init(struct learner *l, const struct train_config *config, struct net_f32 *net, uint32_t workers,
+                 struct sonde_error *e) {
     size_t scratch = 0;
     *l = (struct learner){.config = config, .net = net};
     l->moments = calloc(net->params.count + 1, sizeof(*l->moments));
@@ -56,7 +57,7 @@ int learner_init(struct learner *l, const struct train_config *config, struct ne
         const struct param_f32 *p = &net->params.list[i];
         l->numbers += arrays_of(l, p) * numbers_of(p);
         if (by_muon(l, p))
-            scratch = max_u64(scratch, muon_scratch(p->rows, p->cols));
+            scratch = max_u64(scratch, workers * muon_scratch(p->rows, p->cols));
         if (p->kind == PARAM_TABLE && !(l->moments[i].steps = calloc(p->rows, sizeof(uint32_t))))
             return err_memory(e);
     }

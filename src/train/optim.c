@@ -133,26 +133,54 @@ KERNEL_CLONES static void look_ahead(const struct sweep *s, size_t begin, size_t
     }
 }
 
+struct matrices {
+    struct team *team;
+    const struct muon_options *o;
+    double rate, length;
+    size_t rows, cols, scratch; /* numbers of scratch for each worker */
+    const real *gradient;
+    real *momentum, *weight, *memory;
+};
+
+static void step_matrix(struct team *team, const struct matrices *s, size_t i, real *x) {
+    const size_t size = s->rows * s->cols;
+    sweep(team, (struct sweep){.work = look_ahead,
+                               .count = size,
+                               .from = s->gradient + i * size,
+                               .to = x,
+                               .m = s->momentum + i * size,
+                               .keep = (real)s->o->momentum});
+    REAL(orthogonalise)(team, s->rows, s->cols, x, x + size);
+    sweep(team, (struct sweep){.work = mix,
+                               .count = size,
+                               .from = x,
+                               .to = s->weight + i * size,
+                               .keep = (real)(1 - s->rate * s->o->decay),
+                               .add = (real)-s->length});
+}
+
+static void step_alone(void *context, uint32_t worker, size_t item) {
+    const struct matrices *s = context;
+    step_matrix(team_alone(s->team, worker), s, item, s->memory + worker * s->scratch);
+}
+
 void REAL(muon_step)(struct team *team, const struct muon_options *o, double rate, size_t count, size_t rows,
                      size_t cols, const real *gradient, real *momentum, real *weight, real *scratch) {
-    const size_t size = rows * cols;
-    const double length = rate * o->scale * sqrt((double)max_u64(rows, cols));
-    real *x = scratch;
-    for (size_t i = 0; i < count; i++) {
-        sweep(team, (struct sweep){.work = look_ahead,
-                                   .count = size,
-                                   .from = gradient + i * size,
-                                   .to = x,
-                                   .m = momentum + i * size,
-                                   .keep = (real)o->momentum});
-        REAL(orthogonalise)(team, rows, cols, x, scratch + size);
-        sweep(team, (struct sweep){.work = mix,
-                                   .count = size,
-                                   .from = x,
-                                   .to = weight + i * size,
-                                   .keep = (real)(1 - rate * o->decay),
-                                   .add = (real)-length});
-    }
+    struct matrices s = {.team = team,
+                         .o = o,
+                         .rate = rate,
+                         .length = rate * o->scale * sqrt((double)max_u64(rows, cols)),
+                         .rows = rows,
+                         .cols = cols,
+                         .scratch = muon_scratch(rows, cols),
+                         .gradient = gradient,
+                         .momentum = momentum,
+                         .weight = weight,
+                         .memory = scratch};
+    const size_t together = count < 2 * (size_t)team_workers(team) ? 0 : count - count % team_workers(team);
+    team_each(team, together, step_alone, &s);
+    for (size_t i = together; i < count; i++)
+        step_matrix(team, &s, i, scratch);
 }
 
 /* -------------------------------------------------------------------------------------------- Adam */

@@ -54,10 +54,10 @@ struct muon_options {
 
 void muon_options_default(struct muon_options *o);
 
-/* Numbers of scratch that a matrix takes. */
+/* Numbers of scratch that a matrix takes: on each worker, as several are worked on at once. */
 static inline size_t muon_scratch(size_t rows, size_t cols) {
     size_t narrow = (size_t)min_u64(rows, cols);
-    return 2 * rows * cols + 2 * narrow * narrow;
+    return ceil_div(2 * rows * cols + 2 * narrow * narrow, 16) * 16;
 }
 
 /*
@@ -67,7 +67,8 @@ static inline size_t muon_scratch(size_t rows, size_t cols) {
  *     O  = orthogonal(momentum M + G) sqrt(max(rows, cols)) scale
  *     W <- W (1 - rate decay) - rate O
  *
- * Where M and G are all zero, as for an expert that no token has chosen yet, O is 0. scratch: muon_scratch() numbers.
+ * Where M and G are all zero, as for an expert that no token has chosen yet, O is 0. scratch: muon_scratch() numbers for
+ * each worker.
  */
 void REAL(muon_step)(struct team *team, const struct muon_options *o, double rate, size_t count, size_t rows,
                      size_t cols, const real *gradient, real *momentum, real *weight, real *scratch);

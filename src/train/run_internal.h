@@ -42,9 +42,10 @@ struct learner {
 };
 
 /* What learner_init() would take. */
-uint64_t learner_bytes(const struct train_config *config, const struct net_f32 *net);
+uint64_t learner_bytes(const struct train_config *config, const struct net_f32 *net, uint32_t workers);
 /* The config and the net must outlive it. After a failure too, learner_release() is owed. Errors: MEMORY. */
-int learner_init(struct learner *l, const struct train_config *config, struct net_f32 *net, struct sonde_error *e);
+int learner_init(struct learner *l, const struct train_config *config, struct net_f32 *net, uint32_t workers,
+                 struct sonde_error *e);
 void learner_release(struct learner *l);
 /* Norm of all gradients, those of tables too, after step_end(). */
 double learner_norm(struct team *team, const struct learner *l, const struct step_f32 *s);

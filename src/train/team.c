@@ -13,13 +13,14 @@ struct team {
     struct pool *pool;
     struct scratch *scratch;
     uint32_t workers;
+    struct team **alone; /* [workers]; NULL in these teams themselves */
     bool failed;
     struct kernel_table kernels;
     void (*work)(void *context, uint32_t worker, size_t item);
     void *context;
 };
 
-int team_open(uint32_t workers, struct team **team, struct sonde_error *e) {
+static int open_plain(uint32_t workers, struct team **team, struct sonde_error *e) {
     struct team *t = calloc(1, sizeof(*t));
     if (!t)
         return err_memory(e);
@@ -38,11 +39,30 @@ int team_open(uint32_t workers, struct team **team, struct sonde_error *e) {
     return SONDE_OK;
 }
 
+int team_open(uint32_t workers, struct team **team, struct sonde_error *e) {
+    struct team *t = NULL;
+    int rc = open_plain(workers, &t, e);
+    if (rc)
+        return rc;
+    t->alone = calloc(t->workers, sizeof(struct team *));
+    rc = t->alone ? SONDE_OK : err_memory(e);
+    for (uint32_t i = 0; !rc && i < t->workers; i++)
+        rc = open_plain(1, &t->alone[i], e);
+    if (rc)
+        team_close(t);
+    else
+        *team = t;
+    return rc;
+}
+
 void team_close(struct team *t) {
     if (!t)
         return;
     for (uint32_t i = 0; t->scratch && i < t->workers; i++)
         free(t->scratch[i].memory);
+    for (uint32_t i = 0; t->alone && i < t->workers; i++)
+        team_close(t->alone[i]);
+    free(t->alone);
     free(t->scratch);
     pool_close(t->pool);
     free(t);
@@ -120,7 +140,14 @@ void *team_scratch(struct team *t, uint32_t worker, size_t bytes) {
 }
 
 bool team_failed(const struct team *t) {
-    return t->failed;
+    bool failed = t->failed;
+    for (uint32_t i = 0; t->alone && i < t->workers; i++)
+        failed |= t->alone[i]->failed;
+    return failed;
+}
+
+struct team *team_alone(struct team *t, uint32_t worker) {
+    return t->alone[worker];
 }
 
 const struct kernel_table *team_kernels(const struct team *t) {
@@ -129,4 +156,6 @@ const struct kernel_table *team_kernels(const struct team *t) {
 
 void team_set_level(struct team *t, enum kernel_level level) {
     kernel_table_init(&t->kernels, level, false);
+    for (uint32_t i = 0; t->alone && i < t->workers; i++)
+        team_set_level(t->alone[i], level);
 }

@@ -31,6 +31,10 @@ void team_each(struct team *team, size_t count, void (*work)(void *context, uint
 /* Sets memory to zero, by all workers. */
 void team_clear(struct team *team, void *memory, size_t bytes);
 
+/* A team of nobody but that worker, which may use it inside team_each(): where there are many small pieces of work, one
+ * whole piece a worker is faster than all workers at each. It has no such teams itself. */
+struct team *team_alone(struct team *team, uint32_t worker);
+
 /* Scratch of at least `bytes` for a worker, aligned to 64, its own until the next call for the same worker; its
  * contents are undefined. Exhausted memory ends the program's run: team_failed() is true from then on and the scratch
  * is NULL. */

@@ -103,7 +103,7 @@ static void test_muon__is_the_reference(void **state) {
     for (size_t t = 0; t < COUNT_OF(muon_table); t++) {
         size_t rows = muon_table[t].rows, cols = muon_table[t].cols, count = 2 * rows * cols;
         real *w = numbers(count), *g = numbers(count), *m = numbers(count);
-        real *scratch = numbers(muon_scratch(rows, cols));
+        real *scratch = numbers(team_workers(team) * muon_scratch(rows, cols));
         for (size_t i = 0; i < count; i++)
             w[i] = ((real)(i * 29 % 32) - (real)15.5) / 32;
         for (size_t step = 0; step < 3; step++) {
@@ -271,11 +271,12 @@ static void run_with(uint32_t workers, real *w) {
     muon_options_default(&muon);
     adam_options_default(&adam);
     real *g = random_numbers(&r, ALL), *m = numbers(ALL), *v = numbers(ALL), *mean = numbers(ALL);
-    real *scratch = numbers(muon_scratch(TALL, BROAD));
+    real *scratch = numbers(workers * muon_scratch(TALL, BROAD));
     CHECKED(team_open(workers, &some, &error));
     for (uint64_t step = 1; step <= 2; step++) {
         REAL(scale)(some, ALL, clip_factor(sqrt(REAL(sum_squares)(some, ALL, g)), 1), g);
         REAL(muon_step)(some, &muon, 0.01, 1, TALL, BROAD, g, m, w, scratch);
+        REAL(muon_step)(some, &muon, 0.01, 7, TALL / 8, BROAD, g, m, w, scratch); /* some by one worker each */
         REAL(adam_step)(some, &adam, 0.01, step, ALL, g, mean, v, w + ALL);
         memcpy(g, w, ALL * sizeof(*g));
     }
