@@ -15,6 +15,7 @@
 
 #include "train/attention_internal.h"
 #include "train/lanes_internal.h"
+#include "train/tile_internal.h"
 
 struct attend {
     struct team *team;

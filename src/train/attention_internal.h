@@ -93,14 +93,6 @@ struct seer {
 void entries_each_seer(const struct entries *e, uint32_t first, uint32_t end,
                        void (*see)(void *context, const struct seer *s), void *context);
 
-/* ----------------------------------------------------------------------------------------------- tiles */
-
-/* The kernels dots and mix (kernel/kernel.h), of the team's level in float. */
-void REAL(tile_dots)(const struct team *team, const real *a, uint32_t m, const real *const *b, uint32_t n, uint32_t dim,
-                     real *out);
-void REAL(tile_mix)(const struct team *team, const real *w, size_t row, size_t term, const real *const *x, uint32_t n,
-                    uint32_t dim, uint32_t m, real *const *out);
-
 /* --------------------------------------------------------------------------------------------- compress */
 
 /*

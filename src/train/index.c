@@ -8,6 +8,7 @@
 
 #include "train/attention_internal.h"
 #include "train/lanes_internal.h"
+#include "train/tile_internal.h"
 
 enum { COLUMNS = 64 }; /* entries that are scored at a time */
 

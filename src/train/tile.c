@@ -1,10 +1,10 @@
 /*
- * tile.c - the two products of attention: rows that lie anywhere against a few that are used again and again.
+ * tile.c - the products of attention and of hyper-connections.
  *
  * In float they are kernels; in double, which nobody waits for, plain loops.
  */
-#include "train/attention_internal.h"
 #include "train/lanes_internal.h"
+#include "train/tile_internal.h"
 
 void REAL(tile_dots)(const struct team *team, const real *a, uint32_t m, const real *const *b, uint32_t n, uint32_t dim,
                      real *out) {
