@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -95,4 +96,16 @@ double cgroup_memory(void) {
 uint64_t memory_total(void) {
     double bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     return (uint64_t)fmin(bytes, cgroup_memory());
+}
+
+enum { HUGE_PAGE = 1 << 21 };
+
+void *memory_large(size_t bytes) {
+    size_t page = bytes >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : 64, size = ceil_div(bytes + 1, page) * page;
+    void *memory = aligned_alloc(page, size);
+#ifdef MADV_HUGEPAGE
+    if (memory && page == HUGE_PAGE)
+        madvise(memory, size, MADV_HUGEPAGE); /* small pages work too */
+#endif
+    return memory;
 }

@@ -61,8 +61,8 @@ int learner_init(struct learner *l, const struct train_config *config, struct ne
         if (p->kind == PARAM_TABLE && !(l->moments[i].steps = calloc(p->rows, sizeof(uint32_t))))
             return err_memory(e);
     }
-    l->memory = aligned_alloc(64, l->numbers * sizeof(float) + 64);
-    l->scratch = aligned_alloc(64, ceil_div(scratch * sizeof(float), 64) * 64 + 64);
+    l->memory = memory_large(l->numbers * sizeof(float));
+    l->scratch = memory_large(scratch * sizeof(float));
     if (!l->memory || !l->scratch)
         return err_memory(e);
     memset(l->memory, 0, l->numbers * sizeof(float));

@@ -41,8 +41,8 @@ int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e) {
         p->numbers += padded(&p->list[i]);
         p->learnt += has_gradient(&p->list[i]) ? padded(&p->list[i]) : 0;
     }
-    p->values = aligned_alloc(64, p->numbers * sizeof(real) + 64);
-    p->gradients = aligned_alloc(64, p->learnt * sizeof(real) + 64);
+    p->values = memory_large(p->numbers * sizeof(real));
+    p->gradients = memory_large(p->learnt * sizeof(real));
     if (!p->values || !p->gradients)
         return err_memory(e);
     memset(p->values, 0, p->numbers * sizeof(real));

@@ -193,7 +193,7 @@ static int begin(struct rounding *r, struct net_f32 *net, struct sonde_error *e)
         numbers += p->form == FORM_F32 ? 0 : ceil_div(param_count_f32(p), 16) * 16;
         r->strip_count += cut(&net->shape, p, NULL);
     }
-    r->values = aligned_alloc(64, numbers * sizeof(*r->values) + 64);
+    r->values = memory_large(numbers * sizeof(*r->values));
     r->strips = malloc((r->strip_count + 1) * sizeof(*r->strips));
     if (!r->values || !r->strips) {
         rounding_release(r, net);

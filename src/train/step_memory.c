@@ -245,7 +245,7 @@ int REAL(step_new)(const struct REAL(net) * n, uint32_t tokens, uint32_t batches
         return err_memory(e);
     *s = (struct REAL(step)){.tokens = tokens, .batches = batches, .recompute = recompute};
     struct arena a = {.size = placed_bytes(n, tokens, batches, recompute)};
-    a.base = s->memory = aligned_alloc(64, a.size);
+    a.base = s->memory = memory_large(a.size);
     int rc = s->memory ? SONDE_OK : err_memory(e);
     if (!rc)
         lay_step(&a, n, s);

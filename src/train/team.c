@@ -130,7 +130,7 @@ void *team_scratch(struct team *t, uint32_t worker, size_t bytes) {
     if (s->bytes < bytes) {
         free(s->memory);
         s->bytes = ceil_div(bytes, 64) * 64;
-        s->memory = aligned_alloc(64, s->bytes);
+        s->memory = memory_large(s->bytes);
         if (!s->memory) {
             s->bytes = 0;
             t->failed = true;
