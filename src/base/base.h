@@ -153,8 +153,8 @@ void file_join(struct buf *b, const char *directory, const char *name);
 double cgroup_processors(void);
 double cgroup_memory(void);
 
-/* Memory that is aligned to 64 bytes and, where there are megabytes of it, lies on huge pages if the system has any; for
- * free(). NULL: there is none. */
+/* Memory that is aligned to 64 bytes and, where there are megabytes of it, lies on huge pages if the system has any;
+ * for free(). NULL: there is none. */
 void *memory_large(size_t bytes);
 
 /* Bytes of memory that this machine has, or that this process may have if that is less. */

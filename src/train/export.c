@@ -199,7 +199,7 @@ static bool has_form(const struct net_f32 *net, enum param_form form) {
 
 /* What follows from the forms, spelled as the released configs do. To be json_decref()ed; NULL: no memory. */
 static json_t *config_of(const struct net_f32 *net, const json_t *config) {
-    json_t *c = json_copy((json_t *)config);
+    json_t *c = json_copy((json_t *)(uintptr_t)config);
     int failed = json_object_set_new(c, "torch_dtype", json_string("bfloat16"));
     json_object_del(c, "expert_dtype");
     json_object_del(c, "quantization_config");

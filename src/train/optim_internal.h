@@ -67,8 +67,8 @@ static inline size_t muon_scratch(size_t rows, size_t cols) {
  *     O  = orthogonal(momentum M + G) sqrt(max(rows, cols)) scale
  *     W <- W (1 - rate decay) - rate O
  *
- * Where M and G are all zero, as for an expert that no token has chosen yet, O is 0. scratch: muon_scratch() numbers for
- * each worker.
+ * Where M and G are all zero, as for an expert that no token has chosen yet, O is 0. scratch: muon_scratch() numbers
+ * for each worker.
  */
 void REAL(muon_step)(struct team *team, const struct muon_options *o, double rate, size_t count, size_t rows,
                      size_t cols, const real *gradient, real *momentum, real *weight, real *scratch);

@@ -162,7 +162,7 @@ static void round_strip(void *context, uint32_t worker, size_t item) {
     const struct strip *s = &r->strips[item];
     struct matrix m = stored_form(r->shape, s->param, s->rows);
     void *stored = team_scratch(r->team, worker, matrix_bytes(&m));
-    float *use = (float *)s->param->use + s->begin;
+    float *use = (float *)(uintptr_t)s->param->use + s->begin;
     if (!stored)
         return;
     stored_encode(&m, s->param->value + s->begin, stored);

@@ -1,6 +1,6 @@
 /*
- * tile_internal.h - products of rows that lie anywhere against a few that are used again and again. May be called inside
- * team_each().
+ * tile_internal.h - products of rows that lie anywhere against a few that are used again and again. May be called
+ * inside team_each().
  */
 #ifndef TRAIN_TILE_INTERNAL_H
 #define TRAIN_TILE_INTERNAL_H

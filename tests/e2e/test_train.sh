@@ -61,6 +61,7 @@ survives_kills() {
     local i flag='' pid
     config "$dir/killed" 40
     for ((i = 0; i < ROUNDS; i++)); do
+        # shellcheck disable=SC2086 # no flag is no argument
         "$SONDE" train "$dir/config.json" $flag >>"$out" 2>>"$err" &
         pid=$!
         sleep "0.$((RANDOM % 9 + 1))"
@@ -111,8 +112,15 @@ refuses() {
     [ $? = 1 ] && [ "$(wc -l <"$err")" = 1 ] && grep -q -- "$text" "$err"
 }
 
-refuses_twice() { config "$dir/whole" 40; ! train && grep -q 'resume' "$err"; }
-refuses_nothing() { config "$dir/none" 40; ! train --resume && grep -q 'no state' "$err"; }
+refuses_twice() {
+    config "$dir/whole" 40
+    ! train && grep -q 'resume' "$err"
+}
+
+refuses_nothing() {
+    config "$dir/none" 40
+    ! train --resume && grep -q 'no state' "$err"
+}
 
 is 'a small model is trained' trains
 is 'its loss falls' learns
