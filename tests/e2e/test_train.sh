@@ -103,6 +103,21 @@ goes_on_from_a_model() {
     config "$dir/tuned" 4 "from=\"$dir/whole\"" 'model=null' 'tokenizer=null' && train && "$SONDE" inspect "$dir/tuned" >"$out" 2>"$err"
 }
 
+# spikes ACTION: a run that learns nothing, so that sooner or later a loss is above its mean, which is called a spike.
+spikes() {
+    config "$dir/spike-${1// /-}" 90 "spike={\"action\": \"$1\", \"factor\": 1.001}" 'validation=[]' \
+        'rate={"peak": 1e-9, "warmup": 0, "decay": 0}' 'batch={"tokens": 64}'
+    ! train
+}
+
+stops_at_a_spike() { spikes stop && grep -q 'step 5[0-9]: a spike of the loss; the last state is' "$err"; }
+
+# Ten times, then it gives up; each time what comes behind the state is not learnt again.
+rolls_back() {
+    spikes 'roll back' && grep -q 'a spike of the loss; the last state' "$err" &&
+        [ "$(grep -c 'roll-back [0-9]' "$dir/spike-roll-back/train/log.jsonl")" = 10 ]
+}
+
 # refuses TEXT CHANGE...: with one line that says so.
 refuses() {
     local text=$1
@@ -132,6 +147,8 @@ is "killed $ROUNDS times, it gives the same bits" survives_kills
 is 'and has each step in its log once' each_step_is_logged_once
 is 'Ctrl-C saves it, and it goes on to the same bits' interrupted
 is 'training goes on from a model' goes_on_from_a_model
+is 'a spike of the loss stops a run that is to stop then' stops_at_a_spike
+is 'or is rolled back, ten times' rolls_back
 is 'a run is not begun where one was' refuses_twice
 is 'nor gone on with where none was' refuses_nothing
 is 'an unknown field is refused' refuses 'stepps' 'stepps=4'
