@@ -89,13 +89,13 @@ run_quietly run -p x tests/golden/flash
 is 'run of a model without tokenizer fails' failed 'tokenizer.json'
 
 run_quietly inspect "$NANO"
-is 'inspect prints the parameters' grep -q '^parameters  12,842,055 total, 6,943,815 active$' "$out"
+is 'inspect prints the parameters' grep -q '^parameters  16,221,070 total, 8,113,902 active$' "$out"
 is 'inspect prints nothing on standard error' silent
 run_quietly inspect "$NANO" --json
 is 'inspect --json is JSON with the same figures' python3 -c '
 import json, sys
 d = json.load(open(sys.argv[1]))
-assert d["parameters"] == {"total": 12842055, "active": 6943815}
+assert d["parameters"] == {"total": 16221070, "active": 8113902}
 assert d["layers"]["csa"] == 2 and d["layers"]["hca"] == 1 and d["layers"]["window"] == 2
 assert d["bytes"]["total"] == sum(v for k, v in d["bytes"].items() if k != "total")
 assert d["memory"]["context"] == 4096 and d["memory"]["cache_bytes"] > 0' "$out"
