@@ -818,6 +818,8 @@ def main():
     if o.check:
         return
     cfg = json.load(open(o.config)) if o.config else SHAPE
+    if "engram" in cfg:
+        cfg["engram"] = {k: SHAPE["engram"][k] for k in ("norm_eps", "conv_norm_eps")} | cfg["engram"]
     model, cfg = load(o.model) if o.model else (Model(cfg), cfg)
     if not o.eager:
         compile_pieces()

@@ -146,6 +146,9 @@ int file_write(const char *path, const void *bytes, size_t count, struct sonde_e
 /* True if path names something that exists. */
 bool file_exists(const char *path);
 
+/* Makes a directory and those above it, with that mode, where they are not there. Errors: IO (names it), MEMORY. */
+int file_make_directory(const char *path, unsigned mode, struct sonde_error *e);
+
 /* "directory/name" into b, which is cleared first. */
 void file_join(struct buf *b, const char *directory, const char *name);
 
@@ -165,6 +168,12 @@ uint64_t memory_total(void);
 /* Parses one JSON value (strings may hold NUL; duplicate keys are refused). `what` names the source in the
  * message: "config.json: not valid JSON, line 3: ...". The caller json_decref()s *value. Errors: FORMAT, MEMORY. */
 int json_parse(const char *bytes, size_t count, const char *what, json_t **value, struct sonde_error *e);
+
+/* -------------------------------------------------------------------------------------- suggestions */
+
+/* Of `count` names reached through name(i), the one nearest to `word`; NULL if none is near. */
+const char *nearest_name(const char *word, size_t count, const char *(*name)(const void *context, size_t i),
+                         const void *context);
 
 /* -------------------------------------------------------------------------------------- workers */
 
@@ -219,6 +228,7 @@ struct rng {
 
 void rng_init(struct rng *r, uint64_t seed);
 uint64_t rng_u64(struct rng *r);
-double rng_unit(struct rng *r); /* uniform on [0, 1), 53 bits */
+double rng_unit(struct rng *r);   /* uniform on [0, 1), 53 bits */
+double rng_normal(struct rng *r); /* mean 0, deviation 1 */
 
 #endif

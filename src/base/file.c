@@ -218,6 +218,22 @@ bool file_exists(const char *path) {
     return access(path, F_OK) == 0;
 }
 
+int file_make_directory(const char *path, unsigned mode, struct sonde_error *e) {
+    char *part = strdup(path), *end = part;
+    int rc = part ? SONDE_OK : err_memory(e);
+    while (!rc && *end) {
+        end += strspn(end, "/");
+        end += strcspn(end, "/");
+        char kept = *end;
+        *end = 0;
+        if (*part && mkdir(part, (mode_t)mode) && errno != EEXIST)
+            rc = err_system(e, "%s", part);
+        *end = kept;
+    }
+    free(part);
+    return rc;
+}
+
 void file_join(struct buf *b, const char *directory, const char *name) {
     size_t n = strlen(directory);
     buf_clear(b);

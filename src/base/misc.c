@@ -1,7 +1,9 @@
 /* misc.c - JSON in, time, chance, threads, and what the public header keeps with no better home. */
 #define _POSIX_C_SOURCE 200809L
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/base.h"
@@ -51,6 +53,53 @@ uint64_t rng_u64(struct rng *r) {
 
 double rng_unit(struct rng *r) {
     return (double)(rng_u64(r) >> 11) * 0x1p-53;
+}
+
+/* Box and Muller 1958. */
+double rng_normal(struct rng *r) {
+    double radius = sqrt(-2 * log(1 - rng_unit(r)));
+    return radius * cos(2 * 3.14159265358979323846 * rng_unit(r));
+}
+
+#define NAME_MOST 32
+
+/* Edits that make one word of the other: insert, delete, replace, or exchange two neighbours. */
+static size_t edit_distance(const char *a, const char *b) {
+    size_t rows[3][NAME_MOST + 1], n = strlen(a), m = strlen(b);
+    if (n > NAME_MOST || m > NAME_MOST)
+        return SIZE_MAX;
+    size_t *before = rows[0], *above = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= m; j++)
+        above[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            row[j] = above[j - 1] + (a[i - 1] != b[j - 1]);
+            row[j] = min_u64(row[j], min_u64(above[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = min_u64(row[j], before[j - 2] + 1);
+        }
+        size_t *oldest = before;
+        before = above;
+        above = row;
+        row = oldest;
+    }
+    return above[m];
+}
+
+const char *nearest_name(const char *word, size_t count, const char *(*name)(const void *context, size_t i),
+                         const void *context) {
+    const char *best = NULL;
+    size_t best_distance = strlen(word) > 4 ? 3 : 2;
+    for (size_t i = 0; i < count; i++) {
+        const char *candidate = name(context, i);
+        size_t distance = edit_distance(word, candidate);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = candidate;
+        }
+    }
+    return best;
 }
 
 int thread_create(pthread_t *thread, void *(*run)(void *context), void *context) {

@@ -71,10 +71,6 @@ int flags_parse(const struct command *command, int argc, char **argv, void *valu
 /* Says one line on standard error and returns STATUS_USAGE: "sonde: COMMAND: ...; try: sonde COMMAND --help". */
 int usage_error(const char *command, const char *format, ...) PRINTF_LIKE(2, 3);
 
-/* Of `count` names reached through name(i), the one nearest to `word`; NULL if none is near. */
-const char *nearest_name(const char *word, size_t count, const char *(*name)(const void *context, size_t i),
-                         const void *context);
-
 /* The text of --help. Returns what output_status() says. */
 int command_help(const struct command *command);
 

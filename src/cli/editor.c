@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -32,25 +31,19 @@ struct editor {
 
 /* ------------------------------------------------------------------------------------- history */
 
-/* Makes every directory that leads to the last component of `path`. */
-static bool make_directories(char *path) {
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = 0;
-        bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
-        *slash = '/';
-        if (!made)
-            return false;
-    }
-    return true;
-}
-
 bool history_path(struct buf *b) {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     if (state && *state == '/')
         buf_printf(b, "%s/sonde/history", state);
     else if (home && *home == '/')
         buf_printf(b, "%s/.local/state/sonde/history", home);
-    return b->data && !b->failed && make_directories(b->data);
+    if (b->failed || !b->len)
+        return false;
+    char *name = strrchr(b->data, '/');
+    *name = 0;
+    int rc = file_make_directory(b->data, 0700, NULL);
+    *name = '/';
+    return rc == SONDE_OK;
 }
 
 static void history_start(struct editor *e, const char *file) {

@@ -26,49 +26,6 @@ int usage_error(const char *command, const char *format, ...) {
     return STATUS_USAGE;
 }
 
-/* ---------------------------------------------------------------------------------- suggestions */
-
-#define NAME_MOST 32
-
-/* Edits that make one word of the other: insert, delete, replace, or exchange two neighbours. */
-static size_t edit_distance(const char *a, const char *b) {
-    size_t rows[3][NAME_MOST + 1], n = strlen(a), m = strlen(b);
-    if (n > NAME_MOST || m > NAME_MOST)
-        return SIZE_MAX;
-    size_t *before = rows[0], *above = rows[1], *row = rows[2];
-    for (size_t j = 0; j <= m; j++)
-        above[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            row[j] = above[j - 1] + (a[i - 1] != b[j - 1]);
-            row[j] = min_u64(row[j], min_u64(above[j], row[j - 1]) + 1);
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                row[j] = min_u64(row[j], before[j - 2] + 1);
-        }
-        size_t *oldest = before;
-        before = above;
-        above = row;
-        row = oldest;
-    }
-    return above[m];
-}
-
-const char *nearest_name(const char *word, size_t count, const char *(*name)(const void *context, size_t i),
-                         const void *context) {
-    const char *best = NULL;
-    size_t best_distance = strlen(word) > 4 ? 3 : 2;
-    for (size_t i = 0; i < count; i++) {
-        const char *candidate = name(context, i);
-        size_t distance = edit_distance(word, candidate);
-        if (distance < best_distance) {
-            best_distance = distance;
-            best = candidate;
-        }
-    }
-    return best;
-}
-
 static const char *flag_name(const void *context, size_t i) {
     return ((const struct flag *)context)[i].name;
 }

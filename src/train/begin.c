@@ -4,10 +4,8 @@
  * A network is laid out first, which costs nothing, so that the memory of the whole run is known before any of it is
  * taken.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "train/bpe_internal.h"
 #include "train/run_internal.h"
@@ -16,24 +14,6 @@
 enum { CONFIG_MOST = 1 << 24, TOKENIZER_MOST = 1 << 28 };
 
 /* ------------------------------------------------------------------------------------------- files */
-
-/* The directory and those above it. */
-static int make_directory(const char *path, struct sonde_error *e) {
-    struct buf b = {0};
-    int rc = SONDE_OK;
-    for (size_t i = 1; !rc && i <= strlen(path); i++) {
-        if (path[i] && path[i] != '/')
-            continue;
-        buf_clear(&b);
-        buf_append(&b, path, i);
-        if (b.failed)
-            rc = err_memory(e);
-        else if (mkdir(b.data, 0777) && errno != EEXIST)
-            rc = err_system(e, "%s", b.data);
-    }
-    buf_release(&b);
-    return rc;
-}
 
 static int copy_file(const char *from, const char *to, struct sonde_error *e) {
     struct buf b = {0};
@@ -57,19 +37,40 @@ static int copy_beside(const struct train_run *r, const char *directory, const c
     return rc;
 }
 
+/* A model that is there already may be somebody's only copy. */
+static int refuse_model(const struct train_run *r, struct sonde_error *e) {
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    struct buf path = {0};
+    int rc = SONDE_OK;
+    for (size_t i = 0; !rc && i < COUNT_OF(names); i++) {
+        file_join(&path, r->out.data, names[i]);
+        if (path.failed)
+            rc = err_memory(e);
+        else if (file_exists(path.data))
+            rc = err_set(e, SONDE_ERROR_ARGUMENT, "%s: there is a model already; field out: expected a new directory",
+                         path.data);
+    }
+    buf_release(&path);
+    return rc;
+}
+
 static int find_paths(struct train_run *r, bool resume, struct sonde_error *e) {
     struct buf train = {0};
     buf_string(&r->out, r->config.out);
     file_join(&train, r->config.out, "train");
     file_join(&r->state, r->config.out, "train/state.safetensors");
+    file_join(&r->log, r->config.out, "train/log.jsonl");
     file_join(&r->tokenizer, r->config.out, "tokenizer.json");
-    int rc = r->out.failed || train.failed || r->state.failed || r->tokenizer.failed ? err_memory(e) : SONDE_OK;
+    bool failed = r->out.failed || train.failed || r->state.failed || r->log.failed || r->tokenizer.failed;
+    int rc = failed ? err_memory(e) : SONDE_OK;
     if (!rc && resume && !file_exists(r->state.data))
         rc = err_set(e, SONDE_ERROR_IO, "%s: there is no state to go on from", r->state.data);
     if (!rc && !resume && file_exists(r->state.data))
         rc = err_set(e, SONDE_ERROR_ARGUMENT, "%s: a run was here before; --resume goes on with it", r->out.data);
+    if (!rc && !resume)
+        rc = refuse_model(r, e);
     if (!rc)
-        rc = make_directory(train.data, e);
+        rc = file_make_directory(train.data, 0777, e);
     buf_release(&train);
     return rc;
 }
@@ -193,20 +194,6 @@ static int estimate(struct train_run *r, struct sonde_error *e) {
     return SONDE_OK;
 }
 
-/* Of products with matrices, forward and backward, for each token; what attention does is left out. */
-static double operations(const struct net_f32 *n) {
-    double sum = 0;
-    for (size_t i = 0; i < n->params.count; i++) {
-        const struct param_f32 *p = &n->params.list[i];
-        double count = (double)param_count_f32(p);
-        if (p == n->embed || p->vector || p->kind == PARAM_TABLE)
-            continue;
-        sum += strstr(p->name, ".experts.") ? count * n->shape.active / n->shape.experts : count;
-        sum += p == n->head && n->shape.mtp_blocks ? count : 0;
-    }
-    return 6 * sum;
-}
-
 struct peak {
     enum kernel_level level;
     uint64_t rounds, done[256];
@@ -240,6 +227,8 @@ static int open_network(struct train_run *r, bool resume, const struct checkpoin
     if (!rc)
         rc = net_init_f32(&r->net, &r->shape, r->shape.engram.count ? &r->plan : NULL, e);
     if (!rc)
+        rc = stored_check(&r->net, e); /* now, not when the first hours are to be saved */
+    if (!rc)
         rc = estimate(r, e);
     if (!rc)
         rc = net_place_f32(&r->net, e);
@@ -252,7 +241,7 @@ static int open_network(struct train_run *r, bool resume, const struct checkpoin
     if (!rc)
         rc = step_new_f32(&r->net, (uint32_t)r->config.tokens, (uint32_t)r->config.accumulate, r->config.recompute,
                           &r->step, e);
-    r->flops = operations(&r->net);
+    r->flops = net_operations_f32(&r->net);
     r->loads = calloc((size_t)net_blocks_f32(&r->net) * r->shape.experts + 1, sizeof(*r->loads));
     return rc || r->loads ? rc : err_memory(e);
 }
@@ -272,7 +261,7 @@ static int open_model(struct train_run *r, bool resume, struct sonde_error *e) {
         rc = read_shape(r, c->from ? c->from : "model", e);
     if (!rc)
         rc = make_tokenizer(r, resume, e);
-    if (!rc)
+    if (!rc && !resume)
         rc = write_generation(r, e);
     if (!rc)
         rc = open_network(r, resume, resume ? NULL : from, e);
@@ -342,7 +331,6 @@ static int open_batches(struct train_run *r, struct sonde_error *e) {
 }
 
 static int open_rest(struct train_run *r, bool resume, struct sonde_error *e) {
-    struct buf path = {0};
     int rc = open_data(r, e);
     if (!rc)
         rc = open_batches(r, e);
@@ -350,11 +338,9 @@ static int open_rest(struct train_run *r, bool resume, struct sonde_error *e) {
         rc = state_load(r->state.data, &r->numbers, &r->net, &r->learner, e);
     if (!rc && resume)
         rc = data_seek(r->data, &r->numbers.position, e);
-    file_join(&path, r->out.data, "train/log.jsonl");
     if (!rc)
-        rc = path.failed ? err_memory(e) : history_open(path.data, r->numbers.step, &r->history, e);
+        rc = history_open(r->log.data, r->numbers.step, &r->history, e);
     r->history_open = !rc;
-    buf_release(&path);
     return rc ? rc : write_config(r, e);
 }
 
@@ -424,6 +410,7 @@ void train_close(struct train_run *r) {
     free(r->loads);
     buf_release(&r->out);
     buf_release(&r->state);
+    buf_release(&r->log);
     buf_release(&r->tokenizer);
     train_config_release(&r->config);
     free(r);

@@ -95,7 +95,7 @@ static const struct field config_fields[] = {
     CONFIG("every.save", COUNT, save_every, BOUNDS(0, 1e9), .otherwise = 200),
     CONFIG("validation_tokens", COUNT, validation_tokens, BOUNDS(0, WHOLE), .otherwise = 0),
     CONFIG("spike.action", CHOICE, on_spike, .otherwise = SPIKE_ROLL_BACK, .choices = actions),
-    CONFIG("spike.factor", NUMBER, spike_factor, BOUNDS(1, 1e9), .otherwise = 2, .open = ABOVE),
+    CONFIG("spike.factor", NUMBER, spike_factor, BOUNDS(1, 1e9), .otherwise = 3, .open = ABOVE),
     CONFIG("recompute", BOOL, recompute, .otherwise = 0),
     CONFIG("threads", COUNT32, threads, BOUNDS(0, 4096), .otherwise = 0),
     {.name = NULL}};
@@ -176,47 +176,42 @@ static void out_of_memory(struct reader *r) {
 
 /* -------------------------------------------------------------------------------------- unknown names */
 
-/* Letters to insert, drop or change to make b of a; both shorter than 64. */
-static size_t distance(const char *a, const char *b) {
-    size_t row[64], n = strlen(b);
-    for (size_t k = 0; k <= n; k++)
-        row[k] = k;
-    for (size_t i = 0; a[i]; i++) {
-        size_t corner = row[0]++;
-        for (size_t k = 0; k < n; k++) {
-            size_t change = corner + (a[i] != b[k]);
-            corner = row[k + 1];
-            row[k + 1] = (size_t)min_u64(change, min_u64(row[k], corner) + 1);
-        }
-    }
-    return row[n];
+/* All names that there are: of fields, and of those that are read by themselves. */
+struct names {
+    const struct field *fields;
+    const char *const *others;
+    size_t field_count, count;
+};
+
+static const char *name_at(const void *context, size_t i) {
+    const struct names *n = context;
+    return i < n->field_count ? n->fields[i].name : n->others[i - n->field_count];
 }
 
-/* How far a known name is from one that was written; a name without the object that it belongs in is near. */
-static size_t farness(const char *written, const char *known) {
-    const char *dot = strchr(known, '.');
-    return dot && strcmp(written, dot + 1) == 0 ? 1 : distance(written, known);
-}
-
-static void consider(const char *written, const char *known, const char **nearest, size_t *least) {
-    size_t far = farness(written, known);
-    if (far && far < *least) {
-        *least = far;
-        *nearest = known;
+/* What may have been meant: a name without the object that it belongs in, or a slip of the pen. NULL: nothing is near.
+ */
+static const char *meant(const char *written, const struct names *n) {
+    for (size_t i = 0; i < n->field_count; i++) {
+        const char *dot = strchr(n->fields[i].name, '.');
+        if (dot && strcmp(written, dot + 1) == 0)
+            return n->fields[i].name;
     }
+    const char *near = nearest_name(written, n->count, name_at, n);
+    return near && strcmp(near, written) != 0 ? near : NULL;
 }
 
 static void refuse_unknown(struct reader *r, const struct field *fields, const char *const *others, const char *name) {
-    const char *nearest = NULL;
-    size_t least = 3;
+    struct names all = {.fields = fields, .others = others};
     if (r->rc)
         return;
-    for (const struct field *f = fields; strlen(name) < 64 && f->name; f++)
-        consider(name, f->name, &nearest, &least);
-    for (; strlen(name) < 64 && *others; others++)
-        consider(name, *others, &nearest, &least);
+    while (fields[all.field_count].name)
+        all.field_count++;
+    all.count = all.field_count;
+    while (others[all.count - all.field_count])
+        all.count++;
+    const char *near = meant(name, &all);
     r->rc = err_set(r->e, SONDE_ERROR_FORMAT, "%s: field %s%.64s: there is no such field%s%s%s", r->what, r->path, name,
-                    nearest ? ", but there is " : "", nearest ? r->path : "", nearest ? nearest : "");
+                    near ? ", but there is " : "", near ? r->path : "", near ? near : "");
 }
 
 static bool is_field(const struct field *fields, const char *name) {

@@ -56,7 +56,7 @@ struct train_config {
     uint64_t validate_every, save_every;  /* "every": {"validate" 200, "save" 200} steps; 0: only at the end */
     uint64_t validation_tokens; /* "validation_tokens": most tokens of a validation; 0, the default: all of them */
     enum spike_action on_spike; /* "spike": {"action": "stop" or "roll back" (default), */
-    double spike_factor;        /*           "factor": loss above this times its running mean, 2} */
+    double spike_factor;        /*           "factor": loss above this times its running mean, 3} */
     bool recompute;             /* "recompute": layers are computed twice to save memory; false */
     uint32_t threads;           /* "threads": 0: one for each processor */
 };

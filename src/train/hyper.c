@@ -352,18 +352,12 @@ void REAL(hyper_spread_backward)(struct team *team, const struct hyper_shape *s,
 
 /* ------------------------------------------------------------------------------------ initial values */
 
-/* Normal with mean 0 and deviation 1 (Box and Muller). */
-static double normal(struct rng *r) {
-    double radius = sqrt(-2 * log(1 - rng_unit(r)));
-    return radius * cos(2 * 3.14159265358979323846 * rng_unit(r));
-}
-
 void REAL(hyper_init)(const struct hyper_shape *s, struct rng *r, real *fn, real *scale, real *base) {
     const size_t n = s->streams, mixes = hyper_mixes(s);
     /* sigmoid(mean) = 1 / H; of one stream, nearly all */
     const double mean = n > 1 ? -log((double)(n - 1)) : 10, apart = -5;
     for (size_t i = 0; i < mixes * n * s->dim; i++)
-        fn[i] = (real)(1e-4 * normal(r));
+        fn[i] = (real)(1e-4 * rng_normal(r));
     for (size_t i = 0; i < (s->iterations ? 3 : 1); i++)
         scale[i] = (real)0.01;
     memset(base, 0, mixes * sizeof(real));

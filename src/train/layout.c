@@ -241,6 +241,19 @@ struct REAL(param) * REAL(net_bias)(const struct REAL(net) * n, uint32_t block) 
     return n->layers[block].bias;
 }
 
+double REAL(net_operations)(const struct REAL(net) * n) {
+    double sum = 0;
+    for (size_t i = 0; i < n->params.count; i++) {
+        const struct REAL(param) *p = &n->params.list[i];
+        double count = (double)REAL(param_count)(p);
+        if (p == n->embed || p->vector || p->kind == PARAM_TABLE)
+            continue;
+        sum += strstr(p->name, ".experts.") ? count * n->shape.active / n->shape.experts : count;
+        sum += p == n->head && n->shape.mtp_blocks ? count : 0;
+    }
+    return 6 * sum;
+}
+
 void REAL(net_release)(struct REAL(net) * n) {
     REAL(params_release)(&n->params);
     free(n->layers);
@@ -253,15 +266,9 @@ void REAL(net_release)(struct REAL(net) * n) {
 
 /* --------------------------------------------------------------------------------------------- start */
 
-/* Box and Muller. */
-static double normal(struct rng *r) {
-    double u = 1 - rng_unit(r), v = rng_unit(r);
-    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
-}
-
 static void fill(struct rng *r, const struct REAL(param) * p, double deviation) {
     for (size_t i = 0; i < REAL(param_count)(p); i++)
-        p->value[i] = (real)(deviation * normal(r));
+        p->value[i] = (real)(deviation * rng_normal(r));
 }
 
 static void fill_ones(const struct REAL(param) * p) {

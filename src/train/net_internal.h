@@ -61,6 +61,11 @@ static inline size_t REAL(param_count)(const struct REAL(param) * p) {
     return (size_t)p->stack * p->rows * p->cols;
 }
 
+/* Numbers that it takes in memory: whatever lies behind it begins on a line of the cache. */
+static inline size_t REAL(param_room)(const struct REAL(param) * p) {
+    return ceil_div(REAL(param_count)(p), 16) * 16;
+}
+
 struct REAL(params) {
     struct REAL(param) * list;
     size_t count, room;
@@ -157,6 +162,9 @@ struct REAL(param) * REAL(net_bias)(const struct REAL(net) * n, uint32_t block);
 void REAL(net_release)(struct REAL(net) * n);
 /* Values of a checkpoint of this shape, decoded. Errors: FORMAT (names the tensor), UNSUPPORTED, MEMORY. */
 int REAL(net_load)(struct REAL(net) * n, const struct checkpoint *c, struct sonde_error *e);
+/* Of the matrices' products, forward and backward, for each token: 6 for each of their numbers that it meets. What
+ * attention does with keys is left out. */
+double REAL(net_operations)(const struct REAL(net) * n);
 /* Values for training from nothing, the same for the same seed in both types. */
 void REAL(net_start)(struct REAL(net) * n, uint64_t seed);
 

@@ -30,16 +30,11 @@ static bool has_gradient(const struct REAL(param) * p) {
     return p->kind != PARAM_FIXED && p->kind != PARAM_TABLE;
 }
 
-/* Each begins on a line of the cache. */
-static size_t padded(const struct REAL(param) * p) {
-    return ceil_div(REAL(param_count)(p), 16) * 16;
-}
-
 int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e) {
     p->numbers = p->learnt = 0;
     for (size_t i = 0; i < p->count; i++) {
-        p->numbers += padded(&p->list[i]);
-        p->learnt += has_gradient(&p->list[i]) ? padded(&p->list[i]) : 0;
+        p->numbers += REAL(param_room)(&p->list[i]);
+        p->learnt += has_gradient(&p->list[i]) ? REAL(param_room)(&p->list[i]) : 0;
     }
     p->values = memory_large(p->numbers * sizeof(real));
     p->gradients = memory_large(p->learnt * sizeof(real));
@@ -52,11 +47,11 @@ int REAL(params_place)(struct REAL(params) * p, struct sonde_error *e) {
         struct REAL(param) *x = &p->list[i];
         x->value = value;
         x->use = value;
-        value += padded(x);
+        value += REAL(param_room)(x);
         if (!has_gradient(x))
             continue;
         x->gradient = gradient;
-        gradient += padded(x);
+        gradient += REAL(param_room)(x);
     }
     return SONDE_OK;
 }

@@ -190,7 +190,7 @@ static int begin(struct rounding *r, struct net_f32 *net, struct sonde_error *e)
         return rc;
     for (size_t i = 0; i < net->params.count; i++) {
         const struct param_f32 *p = &net->params.list[i];
-        numbers += p->form == FORM_F32 ? 0 : ceil_div(param_count_f32(p), 16) * 16;
+        numbers += p->form == FORM_F32 ? 0 : param_room_f32(p);
         r->strip_count += cut(&net->shape, p, NULL);
     }
     r->values = memory_large(numbers * sizeof(*r->values));
@@ -207,7 +207,7 @@ static int begin(struct rounding *r, struct net_f32 *net, struct sonde_error *e)
         if (p->form == FORM_F32)
             continue;
         p->use = use;
-        use += ceil_div(param_count_f32(p), 16) * 16;
+        use += param_room_f32(p);
     }
     return SONDE_OK;
 }

@@ -13,6 +13,8 @@
 
 enum { LOADS_EVERY = 10, MOST_ROLLBACKS = 10, STEADY = 50 };
 
+#define SMOOTH 0.1
+
 static void say(struct train_run *r, const char *format, ...) PRINTF_LIKE(2, 3);
 
 static void say(struct train_run *r, const char *format, ...) {
@@ -122,12 +124,7 @@ static int validate_as(struct train_run *r, const char *name, struct sonde_error
 }
 
 static int validate(struct train_run *r, struct sonde_error *e) {
-    if (!r->validation)
-        return SONDE_OK;
-    int rc = validate_as(r, "validation", e);
-    if (!rc && (r->numbers.best == 0 || r->last_validation < r->numbers.best))
-        r->numbers.best = r->last_validation;
-    return rc;
+    return r->validation ? validate_as(r, "validation", e) : SONDE_OK;
 }
 
 /* ------------------------------------------------------------------------------------------- keeping */
@@ -163,7 +160,7 @@ static int save(struct train_run *r, struct sonde_error *e) {
 static int roll_back(struct train_run *r, const char *why, struct sonde_error *e) {
     uint64_t step = r->numbers.step, rolled = r->numbers.rolled + 1;
     struct data_position on;
-    char text[160];
+    char text[256];
     if (r->config.on_spike == SPIKE_STOP || rolled > MOST_ROLLBACKS)
         return err_set(e, SONDE_ERROR_NUMERIC, "step %llu: %s; the last state is that of %s", (unsigned long long)step,
                        why, r->state.data);
@@ -177,11 +174,8 @@ static int roll_back(struct train_run *r, const char *why, struct sonde_error *e
     r->numbers.position = on;
     rc = state_save(r->state.data, &r->numbers, &r->net, &r->learner, e);
     history_close(&r->history);
-    struct buf path = {0};
-    file_join(&path, r->out.data, "train/log.jsonl");
     if (!rc)
-        rc = path.failed ? err_memory(e) : history_open(path.data, r->numbers.step, &r->history, e);
-    buf_release(&path);
+        rc = history_open(r->log.data, r->numbers.step, &r->history, e);
     if (!rc && rounds(r, r->numbers.step))
         rc = rounding_update(&r->rounding, r->team, &r->net, e);
     else if (!rc)
@@ -189,13 +183,17 @@ static int roll_back(struct train_run *r, const char *why, struct sonde_error *e
     return rc ? rc : note(r, text, e);
 }
 
-/* NULL: all is well. */
-static const char *trouble(const struct train_run *r, double loss, double norm) {
-    if (!isfinite(loss) || !isfinite(norm))
-        return "a value that is not finite";
-    if (r->numbers.step >= STEADY && r->numbers.mean_loss > 0 && loss > r->config.spike_factor * r->numbers.mean_loss)
-        return "a spike of the loss";
-    return NULL;
+/* Says what is wrong with a step; false: nothing is. */
+static bool in_trouble(const struct train_run *r, double loss, double norm, char *why, size_t room) {
+    double mean = r->numbers.mean_loss;
+    if (!isfinite(loss) || !isfinite(norm)) {
+        snprintf(why, room, "a value that is not finite");
+        return true;
+    }
+    if (r->numbers.step < STEADY || !(mean > 0) || loss <= r->config.spike_factor * mean)
+        return false;
+    snprintf(why, room, "a spike of the loss, %.4f where the mean was %.4f", loss, mean);
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------------ one step */
@@ -262,16 +260,20 @@ static void balance(struct train_run *r) {
     }
 }
 
+/* A batch may be short, and a step slow: what is told of speed is a running mean. */
 static void tell(struct train_run *r, double loss, double seconds) {
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < r->batches.count; i++)
         tokens += r->batches.list[i].tokens;
-    double speed = (double)tokens / seconds;
+    bool first = !(r->mean_seconds > 0);
+    r->mean_seconds += (first ? 1 : SMOOTH) * (seconds - r->mean_seconds);
+    r->mean_tokens += (first ? 1 : SMOOTH) * ((double)tokens - r->mean_tokens);
+    double speed = r->mean_tokens / r->mean_seconds;
     struct train_progress p = {.step = r->numbers.step,
                                .steps = r->config.steps,
                                .loss = loss,
                                .tokens_per_second = speed,
-                               .seconds_left = (double)(r->config.steps - r->numbers.step) * seconds,
+                               .seconds_left = (double)(r->config.steps - r->numbers.step) * r->mean_seconds,
                                .peak_share = r->peak > 0 ? speed * r->flops / r->peak : 0,
                                .validation = r->last_validation};
     if (r->callbacks.progress)
@@ -301,8 +303,8 @@ static int one_step(struct train_run *r, struct sonde_error *e) {
     if (team_failed(r->team))
         return err_memory(e);
     double loss = l.loss / (double)max_u64(l.targets, 1), norm = learner_norm(r->team, &r->learner, r->step);
-    const char *why = trouble(r, loss, norm);
-    if (why)
+    char why[128];
+    if (in_trouble(r, loss, norm, why, sizeof(why)))
         return roll_back(r, why, e);
     learner_step(r->team, &r->learner, r->step, r->numbers.step, clip_factor(norm, r->config.clip));
     balance(r);

@@ -79,7 +79,6 @@ struct run_numbers {
     uint64_t tokens;  /* learnt from so far, those with a target */
     uint64_t rolled;  /* times that a spike was rolled back */
     double mean_loss; /* running mean that spikes are measured by; 0: none yet */
-    double best;      /* lowest validation loss so far; 0: none yet */
     struct data_position position;
 };
 
@@ -154,8 +153,8 @@ struct run_batches {
 struct train_run {
     struct train_config config;
     struct train_callbacks callbacks;
-    struct buf out, state, tokenizer; /* paths */
-    json_t *model;                    /* config.json */
+    struct buf out, state, log, tokenizer; /* paths */
+    json_t *model;                         /* config.json */
     struct shape shape;
     struct engram_plan plan;
     struct team *team;
@@ -174,6 +173,7 @@ struct train_run {
     double peak, flops; /* this machine's operations a second; operations of a token's step */
     uint64_t *loads;    /* [L + MTP, E] */
     double last_validation;
+    double mean_seconds, mean_tokens; /* running means of steps, to be told; 0: none yet */
 };
 
 #endif

@@ -12,10 +12,8 @@
  * follows from, so that it need not be compared with anything; it appears when it is whole, and hashes are checked
  * whenever it is opened. Nobody deletes it but the user.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "train/data_internal.h"
@@ -262,8 +260,7 @@ int tokens_open(const struct data_source *source, const struct tokenizer_file *t
     if (rc)
         return rc;
     if (!find(path, t)) {
-        if (mkdir(directory, 0777) && errno != EEXIST)
-            rc = err_system(e, "%s", directory);
+        rc = file_make_directory(directory, 0777, e);
         if (!rc)
             rc = make(source, tokenizer, path, t->identity, e);
         if (!rc && !find(path, t))

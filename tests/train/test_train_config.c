@@ -46,7 +46,7 @@ static void test_config__has_defaults(void **state) {
     assert_true(c.mtp_weight == 0.3 && c.mtp_decay_weight == 0.1 && c.index_weight == 1);
     assert_true(c.dense == 200 && c.round_from == 1600);
     assert_true(c.validate_every == 200 && c.save_every == 200 && c.validation_tokens == 0);
-    assert_true(c.on_spike == SPIKE_ROLL_BACK && c.spike_factor == 2 && !c.recompute && c.threads == 0);
+    assert_true(c.on_spike == SPIKE_ROLL_BACK && c.spike_factor == 3 && !c.recompute && c.threads == 0);
     train_config_release(&c);
 }
 

@@ -162,7 +162,7 @@ static void enter(char *directory) {
 /* Fails unless the directory holds the names given, and no temporary file. */
 static void leave(const char *directory, const char *const *names, int count) {
     for (int i = 0; i < count; i++)
-        assert_int_equal(unlink(names[i]), 0);
+        assert_int_equal(remove(names[i]), 0);
     assert_int_equal(chdir("/"), 0);
     assert_int_equal(rmdir(directory), 0);
 }
@@ -322,6 +322,41 @@ static void test_json__names_source_and_line(void **state) {
     json_decref(v);
 }
 
+static void test_directories__are_made_with_those_above(void **state) {
+    (void)state;
+    char directory[] = "/tmp/sonde-XXXXXX";
+    struct sonde_error e;
+    enter(directory);
+    assert_int_equal(file_make_directory("a//b/c/", 0777, &e), SONDE_OK);
+    assert_int_equal(file_make_directory("a/b/c", 0777, &e), SONDE_OK);
+    assert_true(file_exists("a/b/c"));
+    assert_int_equal(file_write("a/file", "x", 1, &e), SONDE_OK);
+    assert_int_equal(file_make_directory("a/file/d", 0777, &e), SONDE_ERROR_IO);
+    assert_non_null(strstr(e.message, "a/file"));
+    static const char *const names[] = {"a/b/c", "a/b", "a/file", "a"};
+    leave(directory, names, COUNT_OF(names));
+}
+
+static const char *word_at(const void *context, size_t i) {
+    return ((const char *const *)context)[i];
+}
+
+static void test_names__the_nearest_is_suggested(void **state) {
+    (void)state;
+    static const char *const words[] = {"steps", "seed", "data", "threads"};
+    static const struct {
+        const char *written, *meant;
+    } cases[] = {{"step", "steps"}, {"spets", "steps"}, {"thread", "threads"},
+                 {"sede", "seed"},  {"far off", NULL},  {"", NULL}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        const char *meant = nearest_name(cases[i].written, COUNT_OF(words), word_at, words);
+        if (cases[i].meant)
+            assert_string_equal(meant, cases[i].meant);
+        else
+            assert_null(meant);
+    }
+}
+
 static void test_rng__is_the_same_everywhere(void **state) {
     (void)state;
     struct rng r;
@@ -355,6 +390,8 @@ int main(void) {
         cmocka_unit_test(test_file__a_fifo_holds_nobody_up),
         cmocka_unit_test(test_file__a_full_disk_leaves_the_old_file),
         cmocka_unit_test(test_json__names_source_and_line),
+        cmocka_unit_test(test_directories__are_made_with_those_above),
+        cmocka_unit_test(test_names__the_nearest_is_suggested),
         cmocka_unit_test(test_rng__is_the_same_everywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
