@@ -10,12 +10,15 @@
  */
 #include <string.h>
 
+#include "kernel/clones.h"
 #include "train/real_internal.h"
 
 enum {
     COLS = 512,     /* most columns of an area */
     DEPTH = 512,    /* most terms of an area */
     ROWS = 256,     /* most rows of an item */
+    TURN = 16,      /* columns that are turned at a time */
+    SQUARE = 64,    /* rows and columns of the blocks of a symmetric c */
     ALONE = 1 << 16 /* multiply-adds that are not worth waking others for */
 };
 
@@ -57,7 +60,8 @@ static void pack_area(void *context, uint32_t worker, size_t item) {
 static void multiply_rows(void *context, uint32_t worker, size_t item) {
     const struct product *p = context;
     const size_t i = item / p->spans * p->rows, span = item % p->spans;
-    const size_t first = p->blocks * span / p->spans, end = p->blocks * (span + 1) / p->spans;
+    const size_t diagonal = p->how & GEMM_SYMMETRIC ? i / p->cols : 0;
+    const size_t first = max_u64(diagonal, p->blocks * span / p->spans), end = p->blocks * (span + 1) / p->spans;
     const uint32_t rows = part(p->m, i, p->rows);
     uint8_t *left = worker ? team_scratch(p->team, worker, p->packed) : p->left;
     if (!left)
@@ -74,6 +78,18 @@ static void multiply_rows(void *context, uint32_t worker, size_t item) {
             p->multiply(left, area_of(p, block, chunk), rows, part(p->n, block * p->cols, p->cols), depth, add,
                         p->c + i * p->n + block * p->cols, p->n);
     }
+}
+
+/* What lies below the diagonal, from what was computed above it. */
+KERNEL_CLONES static void mirror_rows(void *context, uint32_t worker, size_t item) {
+    const struct product *p = context;
+    const size_t i = item * SQUARE, n = p->n;
+    const uint32_t rows = part(p->m, i, SQUARE);
+    (void)worker;
+    for (size_t j = 0; j < i; j += TURN)
+        for (size_t r = i; r < i + rows; r++)
+            for (size_t l = j; l < j + TURN; l++)
+                p->c[r * n + l] = p->c[l * n + r];
 }
 
 /* Work for all workers, or done here if there is little of it. */
@@ -94,11 +110,12 @@ static size_t piece(size_t total, size_t shares, size_t most) {
 /* As few items as keep all workers busy: each reads the whole packed b, or its span of that. */
 static void divide(struct product *p) {
     const size_t workers = team_workers(p->team);
-    p->cols = piece(p->n, workers, COLS);
+    const bool symmetric = p->how & GEMM_SYMMETRIC;
+    p->cols = symmetric ? SQUARE : piece(p->n, workers, COLS);
+    p->rows = symmetric ? SQUARE : piece(p->m, workers, ROWS);
     p->blocks = ceil_div(p->n, p->cols);
     p->chunks = ceil_div(p->k, DEPTH);
-    p->rows = piece(p->m, workers, ROWS);
-    p->spans = min_u64(p->blocks, ceil_div(workers, ceil_div(p->m, p->rows)));
+    p->spans = symmetric ? 1 : min_u64(p->blocks, ceil_div(workers, ceil_div(p->m, p->rows)));
     p->area = kernel_factor_bytes(p->cols, min_u64(p->k, DEPTH));
     p->packed = kernel_factor_bytes(p->rows, min_u64(p->k, DEPTH));
 }
@@ -124,4 +141,6 @@ void gemm_f32(struct team *team, int how, size_t m, size_t n, size_t k, const fl
     p.left = p.right + areas * p.area;
     each(&p, areas, pack_area);
     each(&p, ceil_div(m, p.rows) * p.spans, multiply_rows);
+    if (how & GEMM_SYMMETRIC)
+        each(&p, ceil_div(m, SQUARE), mirror_rows);
 }

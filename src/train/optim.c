@@ -99,8 +99,8 @@ static void iterate(struct team *team, const struct polynomial *p, size_t rows, 
                     real *gram, real *square) {
     const bool tall = rows > cols;
     const size_t narrow = tall ? cols : rows, wide = tall ? rows : cols;
-    REAL(gemm)(team, tall ? GEMM_AT : GEMM_BT, narrow, narrow, wide, x, x, gram);
-    REAL(gemm)(team, GEMM_BT, narrow, narrow, narrow, gram, gram, square); /* the transpose is the same */
+    REAL(gemm)(team, GEMM_SYMMETRIC | (tall ? GEMM_AT : GEMM_BT), narrow, narrow, wide, x, x, gram);
+    REAL(gemm)(team, GEMM_SYMMETRIC, narrow, narrow, narrow, gram, gram, square);
     sweep(
         team,
         (struct sweep){

@@ -56,8 +56,11 @@ typedef float real;
  * as they are, for what small errors would steer elsewhere (router, hyper-connections, compressors) and for
  * comparisons. In double nothing is rounded. An element's terms are added in an order that depends on k alone. Not to
  * be called from inside team_each(). Workers' scratch is used.
+ *
+ * GEMM_SYMMETRIC, without GEMM_ADD: the caller knows that c is symmetric, because b is a turned, or is a and symmetric
+ * itself. Half of it is computed.
  */
-enum { GEMM_AT = 1, GEMM_BT = 2, GEMM_ADD = 4, GEMM_EXACT = 8 };
+enum { GEMM_AT = 1, GEMM_BT = 2, GEMM_ADD = 4, GEMM_EXACT = 8, GEMM_SYMMETRIC = 16 };
 void REAL(gemm)(struct team *team, int how, size_t m, size_t n, size_t k, const real *a, const real *b, real *c);
 
 #endif

@@ -106,6 +106,34 @@ static void test_gemm__every_form_at_every_level(void **state) {
     team_close(team);
 }
 
+/* x x^T, x^T x, and the square of the first, by half of their elements: the bits of all of them. */
+static void test_gemm__half_of_a_symmetric_product_is_enough(void **state) {
+    (void)state;
+    static const size_t sides[][2] = {{1, 3}, {40, 20}, {64, 64}, {130, 700}, {257, 64}};
+    struct team *team;
+    struct rng r;
+    rng_init(&r, 3);
+    CHECKED(team_open(2, &team, &error));
+    for (size_t i = 0; i < COUNT_OF(sides); i++) {
+        const size_t m = sides[i][0], k = sides[i][1], bytes = m * m * sizeof(float);
+        float *x = floats(&r, m * k), *whole = floats(&r, m * m), *half = floats(&r, m * m),
+              *square = floats(&r, m * m);
+        for (int how = 1; how <= 2; how++) {
+            gemm_f32(team, how, m, m, k, x, x, whole);
+            gemm_f32(team, how | GEMM_SYMMETRIC, m, m, k, x, x, half);
+            assert_memory_equal(whole, half, bytes);
+            gemm_f32(team, 0, m, m, m, whole, whole, half);
+            gemm_f32(team, GEMM_SYMMETRIC, m, m, m, whole, whole, square);
+            assert_memory_equal(half, square, bytes);
+        }
+        free(x);
+        free(whole);
+        free(half);
+        free(square);
+    }
+    team_close(team);
+}
+
 static void test_gemm__workers_change_no_bit(void **state) {
     (void)state;
     static const struct size s[] = {{300, 200, 700}, {40, 600, 100}};
@@ -167,6 +195,7 @@ static void test_gemm__double_is_not_rounded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm__every_form_at_every_level),
+        cmocka_unit_test(test_gemm__half_of_a_symmetric_product_is_enough),
         cmocka_unit_test(test_gemm__workers_change_no_bit),
         cmocka_unit_test(test_gemm__double_is_not_rounded),
     };
