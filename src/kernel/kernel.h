@@ -7,7 +7,7 @@
  * in an order that does not depend on how many rows are worked on together, so a token's result is the same
  * bit for bit in whatever chunk it comes.
  *
- * Contracts: "exact" is bit for bit; "dot" is |x - exact| <= 16 u sum|a_i b_i| * (1 + n/256) for n terms,
+ * Contracts: "exact" is bit for bit; "dot" is |x - exact| <= 16 u sum|a_i b_i| * (1 + n/128) for n terms,
  * u = 2^-24, or n 2^-126; "ulp(k)" is within k units in the last place of the real result for the given inputs.
  * Pointers need only the alignment of their type unless stated. Outputs do not overlap inputs unless stated.
  */
