@@ -18,6 +18,7 @@ KNOWS = {
     "device": ["base", "number", "kernel"],
     "checkpoint": ["base", "number"],
     "text": ["base"],
+    "image": ["base"],
     "cache": ["base"],
     "model": ["base", "number", "kernel", "device", "checkpoint", "cache"],
     "train": ["base", "number", "kernel", "device", "checkpoint", "cache", "text", "model"],
