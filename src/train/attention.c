@@ -138,7 +138,7 @@ static void teach(CALL, const real *x, struct step_losses *losses) {
     struct sizes z = sizes_of(c);
     struct entries e = entries_of(c);
     struct indexer ix = indexer_of(c, &e);
-    struct attention a = {c->places->batch, (uint32_t)z.n, (uint32_t)z.ch, c->net->shape.window, &e};
+    struct attention a = {c->places->batch, (uint32_t)z.n, (uint32_t)z.ch, c->net->shape.window, &e, false};
     uint32_t tokens = 0;
     real scale = (real)(1 / sqrt((double)z.ci * (double)z.hi));
     REAL(attend_shares)(c->team, &a, s->q, s->entries.entry, s->log_sum, w->shares);
@@ -233,7 +233,8 @@ void REAL(attention_forward)(CALL, const real *x, real *y) {
     const struct REAL(layer) *l = c->layer;
     struct sizes z = sizes_of(c);
     struct entries e = entries_of(c);
-    struct attention a = {c->places->batch, (uint32_t)z.n, (uint32_t)z.ch, c->net->shape.window, l->ratio ? &e : NULL};
+    struct attention a = {c->places->batch,     (uint32_t)z.n,        (uint32_t)z.ch,
+                          c->net->shape.window, l->ratio ? &e : NULL, false};
     real eps = (real)c->net->shape.eps;
     project(c, l->wq_a, z.t, x, s->q_low);
     REAL(norm_forward)(c->team, z.t, z.r, eps, s->q_low, l->q_norm->use, s->q_latent, s->q_low_inverse);
@@ -257,7 +258,8 @@ void REAL(attention_backward)(CALL, const real *x, const real *dy, real *dx, str
     struct REAL(work) *w = c->work;
     struct sizes z = sizes_of(c);
     struct entries e = entries_of(c);
-    struct attention a = {c->places->batch, (uint32_t)z.n, (uint32_t)z.ch, c->net->shape.window, l->ratio ? &e : NULL};
+    struct attention a = {c->places->batch,     (uint32_t)z.n,        (uint32_t)z.ch,
+                          c->net->shape.window, l->ratio ? &e : NULL, false};
     real *d_out = w->tnc[0], *d_q = w->tnc[1], *d_raw = w->tnc[2], *d_kv = w->tc[0], *d_kv_raw = w->tc[1];
     if (l->ratio == 4)
         teach(c, x, losses);

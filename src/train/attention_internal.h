@@ -5,19 +5,20 @@
  *     compress.c   every `ratio` tokens of a segment are pooled into an entry
  *     attend.c     attention over the window and the entries seen
  *     index.c      the lightning indexer: which entries a token sees, and what it is taught
- *     tile.c       the two small products all of this is made of
+ *     tile.c       the small products all of this is made of
  *
- * No pass holds anything of [T, T]: probabilities of a token are made where they are needed, from queries and keys and
- * the logarithm of their sum, and made again in the backward pass. What belongs to a token (its output, the gradient of
- * its query) is made token by token; gradients of keys are made KEYS keys at a time, each over the tokens that saw it
- * in ascending order. So sums have an order of their own, and the bits are the same with any number of workers.
+ * No pass holds anything of [T, T]: probabilities are made where they are needed, from queries and keys and the
+ * logarithm of their sum, and made again in the backward pass. Attention works on blocks of neighbouring tokens and all
+ * keys that any of them sees; what they give to the gradients of keys is laid aside and added in the order of tokens.
+ * The indexer makes gradients of keys KEYS keys at a time, each over the tokens that saw it in ascending order. So sums
+ * have an order of their own, and the bits are the same with any number of workers.
  */
 #ifndef TRAIN_ATTENTION_INTERNAL_H
 #define TRAIN_ATTENTION_INTERNAL_H
 
 #include "train/real_internal.h"
 
-/* Keys whose gradients are made in one piece. */
+/* Keys whose gradients the indexer makes in one piece. */
 enum { KEYS = 32 };
 
 /* -------------------------------------------------------------------------------------------- entries */
@@ -128,11 +129,16 @@ void REAL(compress_backward)(struct team *team, const struct entries *e, uint32_
  *     sink        [N]
  *     log_sum     [T, N] logarithm of the denominator, saved by the forward pass
  *     delta       [T, N] for the backward pass to work in
+ *
+ * In float the factors of products (queries, keys, probabilities, gradients) are rounded to bf16 and sums are float32,
+ * at every level of kernels, as those of REAL(gemm) are; softmax, log_sum and delta are float32. In double nothing is
+ * rounded.
  */
 struct attention {
     const struct batch *batch;
     uint32_t heads, dim, window;
     const struct entries *entries; /* NULL: none */
+    bool exact;                    /* nothing is rounded in float either: for comparisons */
 };
 void REAL(attend_forward)(struct team *team, const struct attention *a, const real *q, const real *kv,
                           const real *entry, const real *sink, real *out, real *log_sum);

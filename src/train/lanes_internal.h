@@ -32,18 +32,19 @@ static inline real lanes_sum(const real *x, size_t n) {
 }
 
 /* The largest of `least` and all x; NaN is passed over. Over many partial maxima: with few, compilers keep them in
- * registers one by one. */
+ * registers one by one. The last of x are met twice rather than one by one. */
 static inline real lanes_largest(const real *restrict x, size_t n, real least) {
     enum { WIDE = 64 };
     real tops[WIDE];
-    size_t i = 0;
     for (size_t j = 0; j < WIDE; j++)
         tops[j] = least;
-    for (; i + WIDE <= n; i += WIDE)
+    for (size_t i = 0; i < n && n >= WIDE; i += WIDE) {
+        const real *from = x + (i + WIDE <= n ? i : n - WIDE);
         for (size_t j = 0; j < WIDE; j++)
-            tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
-    for (size_t j = 0; i + j < n; j++)
-        tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
+            tops[j] = from[j] > tops[j] ? from[j] : tops[j];
+    }
+    for (size_t j = 0; j < n && n < WIDE; j++)
+        tops[j] = x[j] > tops[j] ? x[j] : tops[j];
     for (size_t half = WIDE / 2; half > 0; half /= 2)
         for (size_t j = 0; j < half; j++)
             tops[j] = tops[j + half] > tops[j] ? tops[j + half] : tops[j];

@@ -30,3 +30,37 @@ void REAL(tile_mix)(const struct team *team, const real *w, size_t row, size_t t
     team_kernels(team)->mix(w, row, term, x, n, dim, m, out);
 #endif
 }
+
+/* In double a packed factor is its rows, one behind the other. */
+
+size_t REAL(tile_bytes)(size_t rows, size_t depth) {
+    return kernel_factor_bytes(rows, depth) * (sizeof(real) / sizeof(float));
+}
+
+void REAL(tile_pack)(const struct team *team, bool exact, const real *x, size_t ld, int how, uint32_t rows,
+                     uint32_t depth, void *packed) {
+#ifdef TRAIN_DOUBLE
+    real *to = packed;
+    (void)team, (void)exact;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < depth; k++)
+            to[i * depth + k] = how & KERNEL_TURNED ? x[k * ld + i] : x[i * ld + k];
+#else
+    const struct kernel_table *t = team_kernels(team);
+    (exact ? t->factor : t->factor_bf16)(x, ld, how, rows, depth, packed);
+#endif
+}
+
+void REAL(tile_product)(const struct team *team, bool exact, const void *left, const void *right, uint32_t rows,
+                        uint32_t cols, uint32_t depth, bool add, real *c, size_t ldc) {
+#ifdef TRAIN_DOUBLE
+    const real *a = left, *b = right;
+    (void)team, (void)exact;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++)
+            c[i * ldc + j] = (add ? c[i * ldc + j] : 0) + lanes_dot(a + i * depth, b + j * depth, depth);
+#else
+    const struct kernel_table *t = team_kernels(team);
+    (exact ? t->product : t->product_bf16)(left, right, rows, cols, depth, add, c, ldc);
+#endif
+}

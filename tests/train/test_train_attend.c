@@ -8,6 +8,8 @@ void attend_forward_f32(struct team *team, const struct attention *a, const floa
 void attend_backward_f32(struct team *team, const struct attention *a, const float *q, const float *kv,
                          const float *entry, const float *sink, const float *out, const float *log_sum,
                          const float *d_out, float *delta, float *d_q, float *d_kv, float *d_entry, float *d_sink);
+void attend_shares_f32(struct team *team, const struct attention *a, const float *q, const float *entry,
+                       const float *log_sum, float *shares);
 
 struct sizes {
     uint32_t heads, dim, window, ratio, top; /* ratio 0: no entries; top 0: all that are visible */
@@ -26,7 +28,7 @@ static void example_init(struct example *x, uint64_t seed, uint32_t workers, con
     struct rng r;
     rng_init(&r, seed);
     packed_init(&x->p, &r, s->lengths, s->ratio ? s->ratio : 1u << 20, s->top);
-    x->a = (struct attention){&x->p.batch, s->heads, s->dim, s->window, s->ratio ? &x->p.entries : NULL};
+    x->a = (struct attention){&x->p.batch, s->heads, s->dim, s->window, s->ratio ? &x->p.entries : NULL, true};
     CHECKED(team_open(workers, &x->team, &error));
     x->sums = (size_t)x->p.batch.tokens * s->heads;
     x->queries = x->sums * s->dim;
@@ -178,31 +180,130 @@ static void test_attend__adds_to_gradients_that_are_wanted(void **state) {
 
 static const struct sizes longer = {6, 19, 33, 4, 9, {130, 3, 257, 64}};
 
-static void test_attend__float_is_double(void **state) {
-    struct example x;
+/* What a head gives is its own; gradients of keys are sums over heads. By the same seed tokens choose the same entries.
+ * There are so many heads that a block is worked on in pieces. */
+static void test_attend__heads_are_independent(void **state) {
+    enum { HEADS = 40, DIM = 2 };
+    static const struct sizes many = {HEADS, DIM, 33, 4, 9, {130, 3, 65}}, one = {1, DIM, 33, 4, 9, {130, 3, 65}};
+    struct example all, x;
     (void)state;
+    example_init(&all, 8, 2, &many);
+    loss(&all);
+    backward(&all);
+    for (uint32_t h = 0; h < HEADS; h++) {
+        example_init(&x, 8, 1, &one);
+        memcpy(x.kv, all.kv, x.keys * sizeof(double));
+        memcpy(x.entry, all.entry, x.entries * sizeof(double));
+        x.sink[0] = all.sink[h];
+        for (size_t t = 0; t < all.p.batch.tokens; t++) {
+            memcpy(x.q + t * DIM, all.q + (t * HEADS + h) * DIM, DIM * sizeof(double));
+            memcpy(x.d_out + t * DIM, all.d_out + (t * HEADS + h) * DIM, DIM * sizeof(double));
+        }
+        loss(&x);
+        backward(&x);
+        for (size_t i = 0; i < x.queries; i++) {
+            size_t at = (i / DIM * HEADS + h) * DIM + i % DIM;
+            assert_true(fabs(x.out[i] - all.out[at]) < 1e-12 && fabs(x.d_q[i] - all.d_q[at]) < 1e-12);
+        }
+        for (size_t i = 0; i < x.keys; i++)
+            all.d_kv[i] -= x.d_kv[i];
+        for (size_t i = 0; i < x.entries; i++)
+            all.d_entry[i] -= x.d_entry[i];
+        example_release(&x);
+    }
+    for (size_t i = 0; i < all.keys; i++)
+        assert_true(fabs(all.d_kv[i]) < 1e-11);
+    for (size_t i = 0; i < all.entries; i++)
+        assert_true(fabs(all.d_entry[i]) < 1e-11);
+    example_release(&all);
+}
+
+static void same(const double *got, const double *want, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        assert_true(fabs(got[i] - want[i]) < 1e-11);
+}
+
+/* Though in a long batch tokens are worked on in larger spans. By the same seed they choose the same entries. */
+static void test_attend__a_text_is_the_same_in_any_batch(void **state) {
+    struct example alone, among;
+    (void)state;
+    example_init(&alone, 9, 1, &(struct sizes){2, 3, 33, 4, 9, {230}});
+    example_init(&among, 9, 2, &(struct sizes){2, 3, 33, 4, 9, {230, 4000}});
+    memcpy(among.q, alone.q, alone.queries * sizeof(double));
+    memcpy(among.kv, alone.kv, alone.keys * sizeof(double));
+    memcpy(among.entry, alone.entry, alone.entries * sizeof(double));
+    memcpy(among.sink, alone.sink, alone.a.heads * sizeof(double));
+    memcpy(among.d_out, alone.d_out, alone.queries * sizeof(double));
+    loss(&alone);
+    backward(&alone);
+    loss(&among);
+    backward(&among);
+    same(among.out, alone.out, alone.queries);
+    same(among.d_q, alone.d_q, alone.queries);
+    same(among.d_kv, alone.d_kv, alone.keys);
+    same(among.d_entry, alone.d_entry, alone.entries);
+    example_release(&alone);
+    example_release(&among);
+}
+
+/* A forward and a backward pass in float, of the same numbers. */
+struct floats {
+    float *out, *d_q, *d_kv, *d_entry, *d_sink, *shares;
+};
+
+static struct floats run_float(struct example *x) {
+    struct packed *p = &x->p;
+    struct floats f;
+    const float *q = packed_floats(p, x->q, x->queries), *kv = packed_floats(p, x->kv, x->keys);
+    const float *entry = packed_floats(p, x->entry, x->entries), *sink = packed_floats(p, x->sink, x->a.heads);
+    const float *d_out = packed_floats(p, x->d_out, x->queries);
+    float *log_sum = packed_bytes(p, x->sums * sizeof(float)), *delta = packed_bytes(p, x->sums * sizeof(float));
+    f.out = packed_bytes(p, x->queries * sizeof(float));
+    f.d_q = packed_bytes(p, x->queries * sizeof(float));
+    f.d_kv = packed_bytes(p, x->keys * sizeof(float));
+    f.d_entry = packed_bytes(p, x->entries * sizeof(float));
+    f.d_sink = packed_bytes(p, x->a.heads * sizeof(float));
+    f.shares = packed_bytes(p, (size_t)p->batch.tokens * entries_most(x->a.entries) * sizeof(float));
+    attend_forward_f32(x->team, &x->a, q, kv, entry, sink, f.out, log_sum);
+    attend_backward_f32(x->team, &x->a, q, kv, entry, sink, f.out, log_sum, d_out, delta, f.d_q, f.d_kv, f.d_entry,
+                        f.d_sink);
+    attend_shares_f32(x->team, &x->a, q, entry, log_sum, f.shares);
+    return f;
+}
+
+/* fine: the error of what is one token's; coarse: of what is summed over tokens. */
+static void check_float(enum kernel_level level, bool exact, double fine, double coarse) {
+    struct example x;
     example_init(&x, 6, 2, &longer);
+    team_set_level(x.team, level);
+    x.a.exact = exact;
+    size_t shares = (size_t)x.p.batch.tokens * entries_most(x.a.entries);
+    double *wide = packed_zeros(&x.p, shares);
     loss(&x);
     backward(&x);
-    float *q = packed_floats(&x.p, x.q, x.queries), *kv = packed_floats(&x.p, x.kv, x.keys);
-    float *entry = packed_floats(&x.p, x.entry, x.entries), *sink = packed_floats(&x.p, x.sink, x.a.heads);
-    float *d_out = packed_floats(&x.p, x.d_out, x.queries), *out = packed_bytes(&x.p, x.queries * sizeof(float));
-    float *log_sum = packed_bytes(&x.p, x.sums * sizeof(float)), *delta = packed_bytes(&x.p, x.sums * sizeof(float));
-    float *d_q = packed_bytes(&x.p, x.queries * sizeof(float)), *d_kv = packed_bytes(&x.p, x.keys * sizeof(float));
-    float *d_entry = packed_bytes(&x.p, x.entries * sizeof(float));
-    float *d_sink = packed_bytes(&x.p, x.a.heads * sizeof(float));
-    attend_forward_f32(x.team, &x.a, q, kv, entry, sink, out, log_sum);
-    attend_backward_f32(x.team, &x.a, q, kv, entry, sink, out, log_sum, d_out, delta, d_q, d_kv, d_entry, d_sink);
-    check_close("out", out, x.out, x.queries, 1e-5);
-    check_close("d_q", d_q, x.d_q, x.queries, 1e-5);
-    check_close("d_kv", d_kv, x.d_kv, x.keys, 1e-4);
-    check_close("d_entry", d_entry, x.d_entry, x.entries, 1e-4);
-    check_close("d_sink", d_sink, x.d_sink, x.a.heads, 1e-4);
+    attend_shares_f64(x.team, &x.a, x.q, x.entry, x.log_sum, wide);
+    struct floats f = run_float(&x);
+    check_close("out", f.out, x.out, x.queries, fine);
+    check_close("d_q", f.d_q, x.d_q, x.queries, fine);
+    check_close("shares", f.shares, wide, shares, fine);
+    check_close("d_kv", f.d_kv, x.d_kv, x.keys, coarse);
+    check_close("d_entry", f.d_entry, x.d_entry, x.entries, coarse);
+    check_close("d_sink", f.d_sink, x.d_sink, x.a.heads, coarse);
     example_release(&x);
+}
+
+static void test_attend__float_is_double(void **state) {
+    (void)state;
+    for (enum kernel_level level = 0; level < KERNEL_LEVEL_COUNT; level++)
+        if (kernel_level_runs(level)) {
+            check_float(level, true, 1e-5, 1e-4);
+            check_float(level, false, 0.02, 0.05);
+        }
 }
 
 static void test_attend__same_bits_with_any_workers(void **state) {
     struct example x[3];
+    struct floats f[3];
     (void)state;
     for (uint32_t i = 0; i < 3; i++) {
         example_init(&x[i], 7, i + 1, &longer);
@@ -213,6 +314,13 @@ static void test_attend__same_bits_with_any_workers(void **state) {
         assert_memory_equal(x[i].d_kv, x[0].d_kv, x[0].keys * sizeof(double));
         assert_memory_equal(x[i].d_entry, x[0].d_entry, x[0].entries * sizeof(double));
         assert_memory_equal(x[i].d_sink, x[0].d_sink, x[0].a.heads * sizeof(double));
+        x[i].a.exact = false;
+        f[i] = run_float(&x[i]);
+        assert_memory_equal(f[i].out, f[0].out, x[0].queries * sizeof(float));
+        assert_memory_equal(f[i].d_q, f[0].d_q, x[0].queries * sizeof(float));
+        assert_memory_equal(f[i].d_kv, f[0].d_kv, x[0].keys * sizeof(float));
+        assert_memory_equal(f[i].d_entry, f[0].d_entry, x[0].entries * sizeof(float));
+        assert_memory_equal(f[i].d_sink, f[0].d_sink, x[0].a.heads * sizeof(float));
     }
     for (uint32_t i = 0; i < 3; i++)
         example_release(&x[i]);
@@ -224,6 +332,8 @@ int main(void) {
         cmocka_unit_test(test_attend__is_its_definition),
         cmocka_unit_test(test_attend__shares_are_summed_over_heads),
         cmocka_unit_test(test_attend__adds_to_gradients_that_are_wanted),
+        cmocka_unit_test(test_attend__heads_are_independent),
+        cmocka_unit_test(test_attend__a_text_is_the_same_in_any_batch),
         cmocka_unit_test(test_attend__float_is_double),
         cmocka_unit_test(test_attend__same_bits_with_any_workers),
     };

@@ -190,7 +190,7 @@ static float *output(const struct layer *l, const float *out) {
 static float *attention(const struct layer *l, const float *x) {
     static uint32_t begin[TEXTS + 1], chosen[ALL * TOP], counts[ALL];
     struct entries e = {&batch, l->ratio, begin, l->ratio == 4 ? TOP : 0, chosen, counts};
-    struct attention a = {&batch, HEADS, DIM, WINDOW, l->ratio ? &e : NULL};
+    struct attention a = {&batch, HEADS, DIM, WINDOW, l->ratio ? &e : NULL, true};
     float theta = l->ratio ? 160000 : 10000, *entry = NULL, *out = zeros(ALL * HEADS * DIM);
     float *q_latent = product(x, HIDDEN, l->wq_a, RANK);
     norm(q_latent, ALL, RANK, l->q_norm);

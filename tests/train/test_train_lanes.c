@@ -38,11 +38,24 @@ static void test_dot__takes_every_length(void **state) {
     }
 }
 
+static void test_largest__is_found_at_every_place(void **state) {
+    float a[200];
+    (void)state;
+    for (size_t n = 1; n <= COUNT_OF(a); n++)
+        for (size_t at = 0; at < n; at++) {
+            for (size_t i = 0; i < n; i++)
+                a[i] = i % 7 == 3 ? NAN : -(float)i;
+            a[at] = 2;
+            assert_true(lanes_largest(a, n, 1) == 2 && lanes_largest(a, n, 3) == 3);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp__is_within_two_units),
         cmocka_unit_test(test_exp__at_its_ends),
         cmocka_unit_test(test_dot__takes_every_length),
+        cmocka_unit_test(test_largest__is_found_at_every_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
