@@ -655,8 +655,8 @@ static void test_open__says_what_is_wrong(void **state) {
     o.tokenizer = "/nowhere/tokenizer.json";
     expect_refused(o, SONDE_ERROR_IO, "/nowhere/tokenizer.json");
     o = good;
-    o.cache = "/nowhere/cache";
-    expect_refused(o, SONDE_ERROR_IO, "/nowhere/cache");
+    o.cache = "/dev/null/cache";
+    expect_refused(o, SONDE_ERROR_IO, "/dev/null/cache");
     struct data *data = open_data(&source, 1, 8, 0, 0);
     assert_int_equal(data_vocabulary(data), 4096);
     assert_int_equal(data_documents(data, 0), 3);
