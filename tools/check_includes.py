@@ -20,7 +20,7 @@ KNOWS = {
     "text": ["base"],
     "image": ["base"],
     "cache": ["base"],
-    "model": ["base", "number", "kernel", "device", "checkpoint", "cache"],
+    "model": ["base", "number", "kernel", "device", "checkpoint", "cache", "text"],
     "train": ["base", "number", "kernel", "device", "checkpoint", "cache", "text", "model"],
     "engine": ["base", "number", "kernel", "device", "checkpoint", "cache", "text", "model"],
     "cluster": ["base", "number", "kernel", "device", "checkpoint", "cache", "model", "engine"],

@@ -43,12 +43,33 @@ struct engram_shape {
     uint32_t orders;  /* longest n-gram; orders 2..this are hashed */
     uint32_t heads;   /* hash heads an order */
     uint32_t width;   /* channels an order; a head's row has width / heads */
-    uint32_t taps;    /* of the convolution; its dilation is `orders` */
+    uint32_t taps;    /* of the convolution; its dilation is `orders`. V4.1 has none: 0 */
     uint32_t pad;     /* token id that stands before the text */
     float norm_eps, conv_eps;
 };
 
+/*
+ * What DeepSeek-V4.1 has besides. A layer whose ratio is not 0 reads the entries of its key source, the last layer up
+ * to it that makes some, and those of them that its index source chose: itself or a layer between the two. Every key
+ * source is an index source. Index sources behind candidate_source choose within the blocks of entries it kept; all of
+ * these read the same entries.
+ */
+struct v41_shape {
+    uint32_t *key_source, *index_source;        /* [layers]; V41_NONE where the ratio is 0 */
+    uint32_t last_key_source;                   /* V41_NONE: no layer has entries */
+    uint32_t candidate_source;                  /* V41_NONE: none */
+    uint32_t candidate_blocks, candidate_block; /* blocks kept, entries of one: together at least index_topk */
+    uint32_t engram_ids;                        /* compact token ids */
+    int64_t engram_least;                       /* the first hash table has as many rows as the next prime */
+    uint64_t *engram_rows;                      /* [engram.count]: of a layer's tables together */
+};
+#define V41_NONE UINT32_MAX
+
+/* model_type: deepseek_v4, deepseek_v41. */
+enum family { FAMILY_V4, FAMILY_V41 };
+
 struct shape {
+    enum family family;
     uint32_t vocab;      /* V */
     uint32_t hidden;     /* D */
     uint32_t layers;     /* L, without MTP blocks */
@@ -75,14 +96,16 @@ struct shape {
     uint32_t fp8_block_rows, fp8_block_cols; /* 128 x 128 unless the config says otherwise */
     int32_t bos, eos;
     struct engram_shape engram;
+    struct v41_shape v41; /* of FAMILY_V41 */
 };
 
 /* Parses config.json text. `what` names it in messages ("DIR/config.json: field hidden_size: ..."). Unknown
  * fields are ignored; fields that would change the result and are not supported are refused; null is as good
  * as missing. What the parsed numbers promise: none of the sizes is zero, except those documented as such and
  * those of an indexer that no layer has; products of two of them that are a matrix side fit 32 bits; rope_dim
- * is even and <= head_dim; (head_dim - rope_dim) % 64 == 0; heads % o_groups == 0; active <= experts;
- * ratios are 0 or 2 to 65536; where one is 4, index_dim is a power of two, >= 32 and >= rope_dim.
+ * is even and <= head_dim; heads % o_groups == 0; active <= experts. Of V4: (head_dim - rope_dim) % 64 == 0; ratios
+ * are 0 or 2 to 65536; where one is 4, index_dim is a power of two, >= 32 and >= rope_dim. Of V4.1: ratios are 0 to
+ * 65536; where one is not 0, head_dim and index_dim are multiples of 32, and index_dim >= rope_dim.
  * On success shape_release() is owed. Errors: FORMAT, UNSUPPORTED, MEMORY. */
 int shape_parse(const char *json, size_t bytes, const char *what, struct shape *shape, struct sonde_error *e);
 void shape_release(struct shape *shape);
@@ -116,6 +139,8 @@ int checkpoint_open(const char *directory, struct checkpoint **checkpoint, struc
 void checkpoint_close(struct checkpoint *c);
 
 const struct shape *checkpoint_shape(const struct checkpoint *c);
+/* As it was given to checkpoint_open(). */
+const char *checkpoint_directory(const struct checkpoint *c);
 size_t checkpoint_count(const struct checkpoint *c);
 /* i < count: shard by shard, in each by offset. */
 const struct tensor *checkpoint_at(const struct checkpoint *c, size_t i);
@@ -135,6 +160,11 @@ const char *checkpoint_file(const struct checkpoint *c, const struct tensor *t);
  * [rows, cols/32]). */
 int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
                       struct sonde_error *e);
+
+/* name + ".weight", a table that is read row by row: F32, BF16, F16 or FP8 whose name + ".scale", F8_E8M0 [rows,
+ * cols / 32 rounded up], is for 32 columns of a row. */
+int checkpoint_table(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
+                     struct sonde_error *e);
 
 /* A tensor `name` (no suffix added) of exactly the given shape, F32, BF16 or F16, as the matrix
  * [product of the leading dims, last dim]; rank 1 gives one row. */

@@ -32,9 +32,6 @@ struct safetensors {
     struct tensor_index index;
 };
 
-/* As it was given to checkpoint_open(). */
-const char *checkpoint_directory(const struct checkpoint *c);
-
 /* "[4, 128]" into text, which is returned. */
 struct shape_text {
     char text[100];

@@ -1,6 +1,6 @@
 /*
  * shape.c - config.json to a shape: every number bounded, every field that would change the result understood
- * or refused.
+ * or refused. shape_v41.c reads what DeepSeek-V4.1 says otherwise.
  *
  * Three spellings are read. The released one (compress_ratios, num_hash_layers, rope_scaling, rope_theta);
  * what transformers writes for the same model (layer_types with compress_rates, mlp_layer_types,
@@ -19,14 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/config_internal.h"
+#include "checkpoint/shape_internal.h"
 
-/* Of heads, channels and experts; a product of two is below 2^31. */
-#define MOST       32768
-#define MOST_RATIO 65536
-
-static uint32_t size_of(const struct config *c, const char *name, uint32_t most) {
+uint32_t shape_size(const struct config *c, const char *name, uint32_t most) {
     return (uint32_t)config_integer(c, name, 1, most, CONFIG_REQUIRED);
 }
 
@@ -37,16 +32,14 @@ static const char *spelling(const struct config *c, const char *name, const char
 
 /* ------------------------------------------------------------------------------ what is not V4 */
 
-static void check_architecture(const struct config *c) {
-    static const char *const type[] = {"deepseek_v4"};
-    config_choice(c, "model_type", type, 1, 0);
+void shape_check_architecture(const struct config *c, const char *wanted) {
     const json_t *names = config_get(c, "architectures"), *first = json_array_get(names, 0);
     if (!names)
         return;
     if (!json_is_string(first))
         config_wrong(c, "architectures", names, "an array of strings");
-    else if (strcmp(json_string_value(first), "DeepseekV4ForCausalLM") != 0)
-        config_refuse(c, "architectures", first, "only DeepseekV4ForCausalLM");
+    else if (strcmp(json_string_value(first), wanted) != 0)
+        config_refuse(c, "architectures", first, "only %s", wanted);
 }
 
 static void check_one(const struct config *c, const char *name) {
@@ -57,7 +50,7 @@ static void check_one(const struct config *c, const char *name) {
 }
 
 /* Fields with one value that the forward pass implements. */
-static void check_fixed(const struct config *c) {
+void shape_check_fixed(const struct config *c) {
     static const char *const silu[] = {"silu"}, *const topk[] = {"noaux_tc"};
     static const char *const experts[] = {"fp4", "fp8", "bf16", "bfloat16", "float16", "float32"};
     config_choice(c, "hidden_act", silu, 1, 0);
@@ -71,7 +64,7 @@ static void check_fixed(const struct config *c) {
     check_one(c, "n_group");
 }
 
-static void read_quantization(const struct config *c, struct shape *s) {
+void shape_read_quantization(const struct config *c, struct shape *s) {
     static const char *const method[] = {"fp8"}, *const fmt[] = {"e4m3"}, *const scale[] = {"ue8m0"},
                              *const scheme[] = {"dynamic"};
     struct config q;
@@ -86,30 +79,30 @@ static void read_quantization(const struct config *c, struct shape *s) {
     config_choice(&q, "activation_scheme", scheme, 1, 0);
     const json_t *block = config_array(&q, "weight_block_size", 2, 2);
     int64_t rows = 128, cols = 128;
-    if (block && !(config_as_integer(json_array_get(block, 0), 1, MOST, &rows) &&
-                   config_as_integer(json_array_get(block, 1), 1, MOST, &cols)))
-        config_wrong(&q, "weight_block_size", block, "two integers from 1 to %d", MOST);
+    if (block && !(config_as_integer(json_array_get(block, 0), 1, SHAPE_MOST, &rows) &&
+                   config_as_integer(json_array_get(block, 1), 1, SHAPE_MOST, &cols)))
+        config_wrong(&q, "weight_block_size", block, "two integers from 1 to %d", SHAPE_MOST);
     s->fp8_block_rows = (uint32_t)rows;
     s->fp8_block_cols = (uint32_t)cols;
 }
 
 /* --------------------------------------------------------------------------------------- sizes */
 
-static void read_sizes(const struct config *c, struct shape *s) {
-    s->vocab = size_of(c, "vocab_size", 1 << 24);
-    s->hidden = size_of(c, "hidden_size", 1 << 20);
-    s->layers = size_of(c, "num_hidden_layers", 4096);
+void shape_read_sizes(const struct config *c, struct shape *s) {
+    s->vocab = shape_size(c, "vocab_size", 1 << 24);
+    s->hidden = shape_size(c, "hidden_size", 1 << 20);
+    s->layers = shape_size(c, "num_hidden_layers", 4096);
     s->mtp_blocks = (uint32_t)config_integer(c, "num_nextn_predict_layers", 0, 64, 0);
-    s->heads = size_of(c, "num_attention_heads", MOST);
-    s->head_dim = size_of(c, "head_dim", MOST);
-    s->q_rank = size_of(c, "q_lora_rank", MOST);
-    s->o_groups = size_of(c, "o_groups", MOST);
-    s->o_rank = size_of(c, "o_lora_rank", MOST);
-    s->window = size_of(c, "sliding_window", 1 << 24);
-    s->experts = size_of(c, spelling(c, "n_routed_experts", "num_local_experts"), MOST);
-    s->active = size_of(c, "num_experts_per_tok", MOST);
+    s->heads = shape_size(c, "num_attention_heads", SHAPE_MOST);
+    s->head_dim = shape_size(c, "head_dim", SHAPE_MOST);
+    s->q_rank = shape_size(c, "q_lora_rank", SHAPE_MOST);
+    s->o_groups = shape_size(c, "o_groups", SHAPE_MOST);
+    s->o_rank = shape_size(c, "o_lora_rank", SHAPE_MOST);
+    s->window = shape_size(c, "sliding_window", 1 << 24);
+    s->experts = shape_size(c, spelling(c, "n_routed_experts", "num_local_experts"), SHAPE_MOST);
+    s->active = shape_size(c, "num_experts_per_tok", SHAPE_MOST);
     s->shared_experts = (uint32_t)config_integer(c, "n_shared_experts", 1, 256, 1);
-    s->inter = size_of(c, spelling(c, "moe_intermediate_size", "intermediate_size"), 1 << 20);
+    s->inter = shape_size(c, spelling(c, "moe_intermediate_size", "intermediate_size"), 1 << 20);
     s->streams = (uint32_t)config_integer(c, "hc_mult", 1, 16, 4);
     s->sinkhorn_iters = (uint32_t)config_integer(c, "hc_sinkhorn_iters", 1, 1000, 20);
     s->context = (uint64_t)config_integer(c, "max_position_embeddings", 1, INT64_C(1) << 40, 1 << 20);
@@ -117,7 +110,7 @@ static void read_sizes(const struct config *c, struct shape *s) {
     s->eos = (int32_t)config_integer(c, "eos_token_id", 0, s->vocab - 1, s->vocab > 1);
 }
 
-static void read_constants(const struct config *c, struct shape *s) {
+void shape_read_constants(const struct config *c, struct shape *s) {
     static const char *const scoring[] = {"sqrtsoftplus", "sigmoid", "softmax"};
     s->scoring = (enum scoring)config_choice(c, "scoring_func", scoring, COUNT_OF(scoring), SCORING_SQRTSOFTPLUS);
     s->route_scale = (float)config_number(c, "routed_scaling_factor", 1e-6, 1e6, CONFIG_REQUIRED_NUMBER);
@@ -130,7 +123,7 @@ static void read_constants(const struct config *c, struct shape *s) {
 static void read_rope_dim(const struct config *c, const struct config *rope, struct shape *s) {
     const struct config *from = rope->object && config_get(rope, "partial_rotary_factor") ? rope : c;
     if (config_get(c, "qk_rope_head_dim") || !config_get(from, "partial_rotary_factor")) {
-        s->rope_dim = size_of(c, "qk_rope_head_dim", MOST);
+        s->rope_dim = shape_size(c, "qk_rope_head_dim", SHAPE_MOST);
     } else {
         double factor = config_number(from, "partial_rotary_factor", 0, 1, CONFIG_REQUIRED_NUMBER);
         s->rope_dim = (uint32_t)(s->head_dim * factor + 0.5);
@@ -146,7 +139,7 @@ static void read_rope_dim(const struct config *c, const struct config *rope, str
 /* ------------------------------------------------------------------------------------- rotation */
 
 /* A yarn object. One of kind "default" says that nothing is stretched. */
-static void read_yarn(const struct config *r, struct yarn *y) {
+void shape_read_yarn(const struct config *r, struct yarn *y) {
     static const char *const kinds[] = {"yarn", "default"};
     const char *kind = spelling(r, "type", "rope_type");
     if (!config_get(r, kind))
@@ -182,9 +175,9 @@ static void read_rope(const struct config *c, struct shape *s) {
     else
         s->compress_theta = config_number(c, "compress_rope_theta", 1.001, 1e15, 160000);
     if (config_child(c, "rope_scaling", "rope_scaling.", &scaling))
-        read_yarn(&scaling, &s->yarn);
+        shape_read_yarn(&scaling, &s->yarn);
     else if (has_compress)
-        read_yarn(&compress, &s->yarn);
+        shape_read_yarn(&compress, &s->yarn);
 }
 
 /* --------------------------------------------------------------------------------- kinds of layer */
@@ -194,10 +187,10 @@ static void read_ratio_list(const struct config *c, const json_t *list, struct s
     for (size_t i = 0; i < count; i++) {
         int64_t ratio = 0;
         const json_t *value = json_array_get(list, i);
-        if (!config_as_integer(value, 0, MOST_RATIO, &ratio) || ratio == 1) {
+        if (!config_as_integer(value, 0, SHAPE_MOST_RATIO, &ratio) || ratio == 1) {
             char name[40];
             snprintf(name, sizeof(name), "compress_ratios[%zu]", i);
-            config_wrong(c, name, value, "0 or an integer from 2 to %d", MOST_RATIO);
+            config_wrong(c, name, value, "0 or an integer from 2 to %d", SHAPE_MOST_RATIO);
         }
         s->ratios[i] = (uint32_t)ratio;
     }
@@ -227,7 +220,7 @@ static void read_layer_types(const struct config *c, const json_t *list, struct 
     struct config by_kind;
     bool has = config_child(c, "compress_rates", "compress_rates.", &by_kind);
     for (int k = 1; has && k < 3; k++)
-        rates[k] = (uint32_t)config_integer(&by_kind, kinds[k], 2, MOST_RATIO, rates[k]);
+        rates[k] = (uint32_t)config_integer(&by_kind, kinds[k], 2, SHAPE_MOST_RATIO, rates[k]);
     for (size_t i = 0; i < s->layers; i++)
         s->ratios[i] = rates[kind_of_layer(c, "layer_types", list, i, kinds, COUNT_OF(kinds))];
 }
@@ -281,9 +274,9 @@ static bool has_indexer(const struct shape *s) {
 static void read_indexer(const struct config *c, struct shape *s) {
     if (!has_indexer(s))
         return;
-    s->index_heads = size_of(c, "index_n_heads", MOST);
-    s->index_dim = size_of(c, "index_head_dim", MOST);
-    s->index_topk = size_of(c, "index_topk", 1 << 24);
+    s->index_heads = shape_size(c, "index_n_heads", SHAPE_MOST);
+    s->index_dim = shape_size(c, "index_head_dim", SHAPE_MOST);
+    s->index_topk = shape_size(c, "index_topk", 1 << 24);
     uint32_t dim = s->index_dim;
     if (dim < 32 || (dim & (dim - 1)) || dim < s->rope_dim)
         config_wrong(c, "index_head_dim", config_get(c, "index_head_dim"),
@@ -320,9 +313,9 @@ static void read_engram(const struct config *c, struct shape *s) {
         return;
     read_engram_layers(&in, s->layers, g);
     g->orders = (uint32_t)config_integer(&in, "max_ngram_size", 2, 64, CONFIG_REQUIRED);
-    g->heads = size_of(&in, "n_head_per_ngram", 1024);
-    g->width = size_of(&in, "n_embed_per_ngram", MOST);
-    g->taps = size_of(&in, "kernel_size", 64);
+    g->heads = shape_size(&in, "n_head_per_ngram", 1024);
+    g->width = shape_size(&in, "n_embed_per_ngram", SHAPE_MOST);
+    g->taps = shape_size(&in, "kernel_size", 64);
     g->pad = (uint32_t)config_integer(&in, "pad_id", 0, s->vocab - 1, CONFIG_REQUIRED);
     g->norm_eps = (float)config_number(&in, "norm_eps", 1e-30, 1, 1.1920929e-07);
     g->conv_eps = (float)config_number(&in, "conv_norm_eps", 1e-30, 1, 1e-5);
@@ -333,7 +326,7 @@ static void read_engram(const struct config *c, struct shape *s) {
 
 /* ---------------------------------------------------------------------------------------- whole */
 
-static void check_relations(const struct config *c, const struct shape *s) {
+void shape_check_relations(const struct config *c, const struct shape *s) {
     if (s->heads % s->o_groups)
         config_wrong(c, "o_groups", config_get(c, "o_groups"), "a divisor of num_attention_heads, which is %u",
                      s->heads);
@@ -350,7 +343,24 @@ static bool has_dspark(json_t *object) {
     return false;
 }
 
+static void read_v4(const struct config *c, struct shape *s) {
+    shape_check_architecture(c, "DeepseekV4ForCausalLM");
+    shape_check_fixed(c);
+    shape_read_quantization(c, s);
+    shape_read_sizes(c, s);
+    shape_read_constants(c, s);
+    read_rope(c, s);
+    if (has_dspark((json_t *)(uintptr_t)c->object))
+        s->mtp_blocks = 0;
+    read_ratios(c, s);
+    read_hash_layers(c, s);
+    read_indexer(c, s);
+    read_engram(c, s);
+    shape_check_relations(c, s);
+}
+
 int shape_parse(const char *json, size_t bytes, const char *what, struct shape *shape, struct sonde_error *e) {
+    static const char *const types[] = {[FAMILY_V4] = "deepseek_v4", [FAMILY_V41] = "deepseek_v41"};
     json_t *root = NULL;
     int rc = json_parse(json, bytes, what, &root, e);
     if (rc)
@@ -359,19 +369,11 @@ int shape_parse(const char *json, size_t bytes, const char *what, struct shape *
     struct config c = {root, "", what, &rc, e};
     if (!json_is_object(root))
         rc = err_set(e, SONDE_ERROR_FORMAT, "%s: not a JSON object", what);
-    check_architecture(&c);
-    check_fixed(&c);
-    read_quantization(&c, &s);
-    read_sizes(&c, &s);
-    read_constants(&c, &s);
-    read_rope(&c, &s);
-    if (has_dspark(root))
-        s.mtp_blocks = 0;
-    read_ratios(&c, &s);
-    read_hash_layers(&c, &s);
-    read_indexer(&c, &s);
-    read_engram(&c, &s);
-    check_relations(&c, &s);
+    s.family = (enum family)config_choice(&c, "model_type", types, COUNT_OF(types), FAMILY_V4);
+    if (s.family == FAMILY_V41)
+        shape_read_v41(&c, &s);
+    else
+        read_v4(&c, &s);
     json_decref(root);
     if (rc)
         shape_release(&s);
@@ -383,5 +385,8 @@ int shape_parse(const char *json, size_t bytes, const char *what, struct shape *
 void shape_release(struct shape *shape) {
     free(shape->ratios);
     free(shape->engram.layers);
+    free(shape->v41.key_source);
+    free(shape->v41.index_source);
+    free(shape->v41.engram_rows);
     *shape = (struct shape){0};
 }

@@ -11,7 +11,8 @@
 
 #include "checkpoint/checkpoint_internal.h"
 
-#define FP4_BLOCK 32
+#define FP4_BLOCK   32
+#define TABLE_BLOCK 32
 
 /* A model's names are far shorter; one cut off would be one not found. */
 #define NAME_BYTES 256
@@ -75,12 +76,12 @@ static int bind_scale(const struct checkpoint *c, const char *name, const struct
     return SONDE_OK;
 }
 
-int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
-                      struct sonde_error *e) {
+/* checkpoint_matrix() with FP8 in blocks of these. */
+static int view_matrix(const struct checkpoint *c, const char *name, uint32_t block_rows, uint32_t block_cols,
+                       struct matrix *m, struct sonde_error *e) {
     char weight[NAME_BYTES];
     const struct tensor *t;
-    const struct shape *s = checkpoint_shape(c);
-    struct matrix view = {.rows = rows, .cols = cols};
+    struct matrix view = {.rows = m->rows, .cols = m->cols};
     snprintf(weight, sizeof(weight), "%s.weight", name);
     int rc = find(c, weight, &t, e);
     if (rc)
@@ -88,19 +89,38 @@ int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t row
     bool packed = t->dtype == DTYPE_I8 || t->dtype == DTYPE_U8, scaled = !unscaled(t->dtype, &view.format);
     if (scaled && !packed && t->dtype != DTYPE_F8_E4M3)
         return wrong_dtype(c, t, "F32, BF16, F16, F8_E4M3 or I8", e);
-    if (packed && cols % FP4_BLOCK)
+    if (packed && view.cols % FP4_BLOCK)
         return err_set(e, SONDE_ERROR_UNSUPPORTED,
                        "%s: tensor %s: packed FP4 with %u columns is not supported, only multiples of %d",
-                       checkpoint_file(c, t), t->spelled, cols, FP4_BLOCK);
-    rc = check_shape(c, t, 2, (uint64_t[]){rows, packed ? cols / 2 : cols}, e);
+                       checkpoint_file(c, t), t->spelled, view.cols, FP4_BLOCK);
+    rc = check_shape(c, t, 2, (uint64_t[]){view.rows, packed ? view.cols / 2 : view.cols}, e);
     view.data = t->data;
     if (scaled) {
         view.format = packed ? FORMAT_FP4 : FORMAT_FP8;
-        view.block_rows = packed ? 1 : s->fp8_block_rows;
-        view.block_cols = packed ? FP4_BLOCK : s->fp8_block_cols;
+        view.block_rows = packed ? 1 : block_rows;
+        view.block_cols = packed ? FP4_BLOCK : block_cols;
     }
     if (!rc && scaled)
         rc = bind_scale(c, name, t, &view, e);
+    if (!rc)
+        *m = view;
+    return rc;
+}
+
+int checkpoint_matrix(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
+                      struct sonde_error *e) {
+    const struct shape *s = checkpoint_shape(c);
+    struct matrix view = {.rows = rows, .cols = cols};
+    int rc = view_matrix(c, name, s->fp8_block_rows, s->fp8_block_cols, &view, e);
+    if (!rc)
+        *m = view;
+    return rc;
+}
+
+int checkpoint_table(const struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols, struct matrix *m,
+                     struct sonde_error *e) {
+    struct matrix view = {.rows = rows, .cols = cols};
+    int rc = view_matrix(c, name, 1, TABLE_BLOCK, &view, e);
     if (!rc)
         *m = view;
     return rc;

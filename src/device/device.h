@@ -86,7 +86,7 @@ struct device_pool {
     const float *values, *scores; /* [S, width] device: of the new tokens */
     const float *ring_values,
         *ring_scores;   /* [ring_rows, width] device: earlier tokens, position p in row p % ring_rows */
-    struct matrix bias; /* [ratio, width]: added to scores by place in the block */
+    struct matrix bias; /* [ratio, width]: added to scores by place in the block; data NULL: none */
     uint64_t first;     /* position of row 0 of the new tokens */
     uint64_t first_entry, count;
     uint32_t ratio, ring_rows, width;
@@ -95,7 +95,13 @@ struct device_pool {
     float *out;       /* [count, dim] device */
 };
 
-/* The `top` complete entries that each token's index query scores highest; ties go to the lower entry. */
+/*
+ * The `top` complete entries that each token's index query scores highest; ties go to the lower entry.
+ *
+ * In two levels: a first call keeps, besides, the `most_blocks` blocks of `block` entries whose best entry scores
+ * highest, that of the newest entry always among them; ties go to the lower block. Later ones, of other queries and
+ * the same rows, look `within` them only. most_blocks * block is at least top.
+ */
 struct device_select {
     const float *q;           /* [S, heads, dim] device */
     const float *w;           /* [S, heads] device */
@@ -103,9 +109,13 @@ struct device_select {
     struct device_pages keys; /* all complete */
     uint64_t first;           /* position of row 0 */
     uint32_t rows, heads, ratio, top;
-    bool bf16;       /* queries may be rounded to it */
-    int32_t *chosen; /* [S, top] device: ascending */
-    int32_t *counts; /* [S] device */
+    bool bf16;   /* queries may be rounded to it */
+    bool round;  /* every number on the way to a score is rounded to bf16 */
+    bool within; /* blocks are given */
+    uint32_t block, most_blocks;
+    int32_t *blocks, *block_counts; /* [S, most_blocks], [S] device: ascending; NULL: one level */
+    int32_t *chosen;                /* [S, top] device: ascending */
+    int32_t *counts;                /* [S] device */
 };
 
 enum device_scoring { DEVICE_SQRTSOFTPLUS, DEVICE_SIGMOID, DEVICE_SOFTMAX };
@@ -136,7 +146,7 @@ struct device_experts {
     float *y;                  /* [S, D] device */
 };
 
-/* mHC mixes of S tokens: m = rms(h) fn^T -> pre, post, comb, and x = sum_j pre_j h_j. */
+/* mHC mixes of S tokens: m = rms(h) fn^T -> pre, post, comb, and x = sum_j pre_j h_j, if there is an x. */
 struct device_hyper {
     const float *h;              /* [S, H, D] device */
     struct matrix fn;            /* [(2 + H) H, H D]; [H, H D] for the head */
@@ -144,7 +154,8 @@ struct device_hyper {
     uint32_t rows, streams, dim; /* H <= 16 */
     uint32_t iterations;         /* of Sinkhorn; 0: the head, which has pre only */
     float norm_eps, eps;
-    float *x;    /* [S, D] device */
+    float *x;    /* [S, D] device; NULL: not wanted */
+    float *pre;  /* [S, H] device; NULL: not wanted */
     float *post; /* [S, H] device; not for the head */
     float *comb; /* [S, H, H] device; not for the head */
 };
@@ -153,6 +164,7 @@ struct device_hyper {
 struct device_engram_gate {
     const float *key;                   /* [S, D] device: of stream j */
     const float *value;                 /* [S, D] device */
+    size_t ld;                          /* from a row of key, or value, to the next */
     const float *h;                     /* [S, H, D] device */
     struct matrix key_norm, query_norm; /* [1, D] */
     uint32_t rows, streams, dim, stream;
@@ -216,7 +228,10 @@ struct device_ops {
     void (*rotate)(struct device *d, float *x, uint32_t rows, uint32_t heads, uint32_t dim, const float *turns,
                    uint32_t half, int direction);
     void (*hadamard)(struct device *d, float *x, uint64_t rows, uint32_t n);
+    /* What storing x in blocks does to it: number.h's e4m3_fake(), e2m1_fake(), e2m1_e4m3_fake(). */
+    void (*fake_e4m3)(struct device *d, float *x, uint64_t count, uint32_t block);
     void (*fake_e2m1)(struct device *d, float *x, uint64_t count, uint32_t block);
+    void (*fake_e2m1_e4m3)(struct device *d, float *x, uint64_t count, uint32_t block);
     void (*round_bf16)(struct device *d, float *x, uint64_t count);
     void (*scale)(struct device *d, float *x, uint64_t count, float factor);
     void (*copy)(struct device *d, float *to, const float *from, uint64_t count);
@@ -236,6 +251,9 @@ struct device_ops {
     void (*route)(struct device *d, const struct device_route *r);
     void (*experts)(struct device *d, const struct device_experts *x);
     void (*hyper)(struct device *d, const struct device_hyper *h);
+    /* x[s] = sum_j pre[s][j] h[s][j] */
+    void (*collapse)(struct device *d, const float *h, const float *pre, uint32_t rows, uint32_t streams, uint32_t dim,
+                     float *x);
     /* h[s][j] <- post[s][j] y[s] + sum_i comb[s][i][j] h[s][i], in place. */
     void (*spread)(struct device *d, float *h, const float *y, const float *post, const float *comb, uint32_t rows,
                    uint32_t streams, uint32_t dim);

@@ -66,8 +66,7 @@ static void attend_segment(struct step *st, const struct attention_weights *w, u
     st->ops->ring_store(st->d, cache->window, a.ring_rows, bytes, a.fresh, g->first, g->count);
 }
 
-/* y [S, D] from the heads' outputs: a low-rank product for each group of heads, then one for all. */
-static void output(struct step *st, const struct attention_weights *w, float *y) {
+void attention_output(struct step *st, const struct attention_weights *w, float *y) {
     const struct shape *s = st->m->shape;
     struct scratch *t = &st->m->scratch;
     size_t wide = (size_t)s->heads * s->head_dim, low = (size_t)s->o_groups * s->o_rank;
@@ -106,5 +105,5 @@ void attention_run(struct step *st, const struct attention_weights *w, uint32_t 
     step_round(st, t->attended, count);
     st->ops->rotate(st->d, t->attended, st->rows, s->heads, s->head_dim, turns, s->rope_dim / 2, -1);
     step_round(st, t->attended, count);
-    output(st, w, y);
+    attention_output(st, w, y);
 }

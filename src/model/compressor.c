@@ -35,9 +35,8 @@ static void finish_entries(struct step *st, const struct compressor *c, float *e
     }
 }
 
-/* Packs `count` entries to their places, page by page. */
-static void store_entries(struct step *st, const struct row_format *format, struct device_pages pages, const float *x,
-                          uint64_t first, uint64_t count) {
+void entries_store(struct step *st, const struct row_format *format, struct device_pages pages, const float *x,
+                   uint64_t first, uint64_t count) {
     for (uint64_t left; count; first += left, count -= left, x += left * format->dim) {
         const void *row = device_page_row(&pages, first, row_bytes(format), &left);
         left = min_u64(left, count);
@@ -77,7 +76,7 @@ void compressor_run(struct step *st, const struct compressor *c, uint32_t index,
         if (count) {
             st->ops->pool(st->d, &p);
             finish_entries(st, c, p.out, first, count, for_index);
-            store_entries(st, format, sequence_entries(g->sequence, index, for_index), p.out, first, count);
+            entries_store(st, format, sequence_entries(g->sequence, index, for_index), p.out, first, count);
         }
         st->ops->ring_store(st->d, tail->values, ring_rows, c->wide * sizeof(float), p.values, g->first, g->count);
         st->ops->ring_store(st->d, tail->scores, ring_rows, c->wide * sizeof(float), p.scores, g->first, g->count);

@@ -24,6 +24,21 @@ void engram_hash_rows(const struct engram_hash *hash, const int64_t *compact, in
     }
 }
 
+static bool is_prime(int64_t n) {
+    if (n < 4)
+        return n >= 2;
+    for (int64_t k = 2; k <= n / k; k++)
+        if (n % k == 0)
+            return false;
+    return true;
+}
+
+void engram_make_sizes(int64_t least, size_t count, int64_t *sizes) {
+    for (size_t i = 0; i < count; least++)
+        if (is_prime(least))
+            sizes[i++] = least;
+}
+
 /* Table rows of the token at `at`: rows [columns]. The pad stands before the text. */
 static void hash(const struct step *st, const struct engram *g, const struct sequence *sequence, uint64_t at,
                  int64_t *rows) {
@@ -97,6 +112,7 @@ void engram_run(struct step *st, const struct engram *g, uint32_t index, float *
         affine(st, &g->keys[j], &g->key_biases[j], t->engram_key);
         struct device_engram_gate gate = {.key = t->engram_key,
                                           .value = t->engram_value,
+                                          .ld = s->hidden,
                                           .h = h,
                                           .key_norm = g->key_norms[j],
                                           .query_norm = g->query_norms[j],

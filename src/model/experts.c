@@ -75,7 +75,7 @@ void experts_run(struct step *st, const struct layer *l, uint32_t index, const f
                                  .active = s->active,
                                  .limit = s->swiglu_limit,
                                  .bf16 = m->precision.products_bf16,
-                                 .block = m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0,
+                                 .block = m->precision.activations_fp8 ? m->architecture->activation_block : 0,
                                  .round_storage = m->precision.bf16 ? FORMAT_BF16 : FORMAT_F32,
                                  .y = y};
     st->ops->experts(st->d, &run);

@@ -1,53 +1,11 @@
 /*
- * forward.c - one step: some tokens of some sequences through all layers.
+ * forward.c - DeepSeek-V4 as an architecture: its blocks, its step, and what it keeps of each layer.
  *
- * Read block_run() first; it is the architecture. Every stored activation passes step_round(), every product
- * step_linear() where its inputs may be quantised: all that tells `official` from `f32` is there.
+ * Read block_run() first; it is the network.
  */
 #include "model/model_internal.h"
 
-/* ---------------------------------------------------------------------------------- small pieces */
-
-void step_round(struct step *st, float *x, uint64_t count) {
-    if (st->m->precision.bf16)
-        st->ops->round_bf16(st->d, x, count);
-}
-
-struct device_product step_product(const struct step *st, const struct matrix *w, const float *x, float *y) {
-    uint32_t block = st->m->precision.activations_fp8 ? ACTIVATION_BLOCK : 0;
-    return (struct device_product){
-        .w = w, .rows = w->rows, .x = x, .ldx = w->cols, .y = y, .ldy = w->rows, .block = block};
-}
-
-void step_products(struct step *st, const struct device_product *list, uint32_t count, uint64_t rows) {
-    st->ops->linear(st->d, list, count, (uint32_t)rows, st->m->precision.products_bf16);
-    for (uint32_t i = 0; i < count; i++)
-        if (list[i].ldy == list[i].rows) /* others are parts of rows, which who lists them rounds as a whole */
-            step_round(st, list[i].y, rows * list[i].rows);
-}
-
-void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y) {
-    struct device_product p = step_product(st, w, x, y);
-    step_products(st, &p, 1, rows);
-}
-
-void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps,
-               float *y) {
-    st->ops->norm(st->d, x, n, (uint32_t)rows, n, w, eps, y, n);
-    step_round(st, y, rows * n);
-}
-
-void step_positions(struct step *st) {
-    struct model *m = st->m;
-    for (uint32_t i = 0; i < st->segment_count; i++)
-        for (uint32_t j = 0; j < st->segments[i].count; j++)
-            m->positions[st->segments[i].row + j] = st->segments[i].first + j;
-    uint32_t half = m->shape->rope_dim / 2;
-    st->ops->angles(st->d, m->frequency, half, m->positions, st->rows, m->scratch.turns);
-    st->ops->angles(st->d, m->frequency_compressed, half, m->positions, st->rows, m->scratch.turns_compressed);
-}
-
-/* ------------------------------------------------------------------------------------- the block */
+/* -------------------------------------------------------------------------------------- the step */
 
 void block_run(struct step *st, const struct layer *l, uint32_t index) {
     const struct shape *s = st->m->shape;
@@ -66,170 +24,83 @@ void block_run(struct step *st, const struct layer *l, uint32_t index) {
     hyper_spread(st, t->y, t->h);
 }
 
-/* Logits of `count` rows gathered in head_rows, on the host. */
-static const float *head_rows(struct step *st, uint32_t count, const struct hyper_weights *hc,
-                              const struct matrix *norm) {
+void hyper_head_rows(struct step *st, const struct head *head, const uint32_t *rows, uint32_t count, float *x) {
+    const struct shape *s = st->m->shape;
+    struct scratch *t = &st->m->scratch;
+    size_t wide = (size_t)s->streams * s->hidden;
+    for (uint32_t i = 0; i < count; i++)
+        st->ops->copy(st->d, t->head_rows + i * wide, t->h + rows[i] * wide, wide);
+    hyper_head(st, head->hyper, t->head_rows, count, x);
+}
+
+static void step(struct step *st) {
     struct model *m = st->m;
-    const struct shape *s = m->shape;
-    struct scratch *t = &m->scratch;
-    hyper_head(st, hc, t->head_rows, count, t->x);
-    step_norm(st, t->x, count, s->hidden, norm, s->eps, t->x);
-    struct device_product p = step_product(st, &m->head, t->x, t->logits);
-    st->ops->linear(st->d, &p, 1, count, m->precision.products_bf16);
-    if (!st->ops->finite(st->d, t->logits, (uint64_t)count * s->vocab) && !st->rc)
-        st->rc = SONDE_ERROR_NUMERIC;
-    st->ops->download(st->d, m->host_logits, t->logits, (size_t)count * s->vocab * sizeof(float));
-    return m->host_logits;
-}
-
-void head_emit(struct step *st, const struct hyper_weights *hc, const struct matrix *norm, logits_callback *emit) {
-    struct model *m = st->m;
-    size_t wide = (size_t)m->shape->streams * m->shape->hidden;
-    struct {
-        uint32_t span;
-        uint64_t position;
-    } of[LOGIT_ROWS];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < st->segment_count; i++) {
-        const struct segment *g = &st->segments[i];
-        for (uint32_t at = g->all ? 0 : g->count - 1; at < g->count && !st->rc; at++) {
-            st->ops->copy(st->d, m->scratch.head_rows + n * wide, m->scratch.h + (g->row + at) * wide, wide);
-            of[n].span = g->span;
-            of[n++].position = g->first + at;
-            if (n < LOGIT_ROWS && !(i + 1 == st->segment_count && at + 1 == g->count))
-                continue;
-            const float *logits = head_rows(st, n, hc, norm);
-            for (uint32_t j = 0; j < n && !st->rc; j++)
-                emit(st->outputs->context, of[j].span, of[j].position, logits + (size_t)j * m->shape->vocab);
-            n = 0;
-        }
-    }
-}
-
-/* -------------------------------------------------------------------------------------- the step */
-
-static void embed(struct step *st) {
-    struct model *m = st->m;
-    const struct shape *s = m->shape;
-    for (uint32_t i = 0; i < st->segment_count; i++)
-        for (uint32_t j = 0; j < st->segments[i].count; j++)
-            m->ids[st->segments[i].row + j] = st->segments[i].sequence->tokens[st->segments[i].first + j];
-    st->ops->embed(st->d, &m->embed, m->ids, st->rows, m->scratch.x, s->hidden);
-    step_round(st, m->scratch.x, (uint64_t)st->rows * s->hidden);
-    st->ops->repeat(st->d, m->scratch.h, m->scratch.x, st->rows, s->streams, s->hidden);
-}
-
-static void trace_layer(struct step *st, uint32_t layer) {
-    struct model *m = st->m;
-    if (!st->outputs->layer)
-        return;
-    size_t count = (size_t)st->rows * m->shape->streams * m->shape->hidden;
-    st->ops->download(st->d, m->host_layer, m->scratch.h, count * sizeof(float));
-    st->outputs->layer(st->outputs->context, layer, st->rows, m->host_layer);
-}
-
-/* Says which tensor made a result that is not finite, if one did: the first of the whole checkpoint, all of which is
- * read for it. It may be one that took no part; the checkpoint is broken all the same. */
-static int blame(const struct model *m, struct sonde_error *e) {
-    uint64_t where;
-    const struct tensor *t = checkpoint_nonfinite(m->checkpoint, &where);
-    if (t)
-        return err_set(e, SONDE_ERROR_NUMERIC, "%s: tensor %s: value %llu is not finite",
-                       checkpoint_file(m->checkpoint, t), t->name, (unsigned long long)where);
-    return err_set(e, SONDE_ERROR_NUMERIC,
-                   "the forward pass overflowed: a result is not finite, though every weight is");
-}
-
-static int check(const struct model *m, const struct model_span *spans, uint32_t count, struct sonde_error *e) {
-    uint64_t rows = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct model_span *span = &spans[i];
-        rows += span->count;
-        if (span->count == 0 || rows > m->rows)
-            return err_set(e, SONDE_ERROR_ARGUMENT, "a step of %llu tokens, expected 1 to %u", (unsigned long long)rows,
-                           m->rows);
-        if (span->count > span->sequence->context - span->sequence->length)
-            return err_set(e, SONDE_ERROR_CONTEXT, "%llu tokens and %u more do not fit a context of %llu",
-                           (unsigned long long)span->sequence->length, span->count,
-                           (unsigned long long)span->sequence->context);
-        for (uint32_t j = 0; j < span->count; j++)
-            if (span->ids[j] < 0 || (uint32_t)span->ids[j] >= m->shape->vocab)
-                return err_set(e, SONDE_ERROR_ARGUMENT, "token id %d, expected 0 to %u", (int)span->ids[j],
-                               m->shape->vocab - 1);
-    }
-    return SONDE_OK;
-}
-
-static void begin(struct step *st, const struct model_span *spans, uint32_t count) {
-    struct model *m = st->m;
-    for (uint32_t i = 0; i < count; i++) {
-        struct sequence *sequence = spans[i].sequence;
-        m->segments[i] = (struct segment){.sequence = sequence,
-                                          .first = sequence->length,
-                                          .row = st->rows,
-                                          .count = spans[i].count,
-                                          .span = i,
-                                          .all = spans[i].all,
-                                          .draft = spans[i].draft};
-        memcpy(sequence->tokens + sequence->length, spans[i].ids, spans[i].count * sizeof(int32_t));
-        st->rows += spans[i].count;
-    }
-}
-
-/* The spans' tokens are part of their sequences. */
-static void end(struct step *st) {
-    for (uint32_t i = 0; i < st->segment_count; i++) {
-        const struct segment *g = &st->segments[i];
-        g->sequence->length += g->count;
-        g->sequence->undoable = g->draft ? (uint32_t)min_u64(g->count - 1, MODEL_MOST_DRAFTS) : 0;
-        g->sequence->paired = -1;
-    }
-}
-
-int step_finish(struct step *st) {
-    struct sonde_error late;
-    int finished = st->ops->finish(st->d, &late);
-    if (finished && !st->rc) {
-        st->rc = finished;
-        if (st->e)
-            *st->e = late;
-    }
-    if (st->rc == SONDE_ERROR_NUMERIC)
-        st->rc = blame(st->m, st->e);
-    return st->rc;
-}
-
-int model_step(struct model *m, const struct model_span *spans, uint32_t count, const struct model_outputs *outputs,
-               struct sonde_error *e) {
-    static const struct model_outputs nowhere;
-    int rc = check(m, spans, count, e);
-    if (!rc)
-        rc = sequences_prepare(m, spans, count, e);
-    if (rc || count == 0)
-        return rc;
-    struct step st = {.m = m,
-                      .ops = m->device->ops,
-                      .d = m->device,
-                      .segments = m->segments,
-                      .segment_count = count,
-                      .outputs = outputs ? outputs : &nowhere,
-                      .e = e};
-    begin(&st, spans, count);
+    const struct head head = {hyper_head_rows, &m->hc_head, &m->norm};
     if (m->mtp)
-        mtp_catch_up(&st);
-    step_positions(&st);
-    embed(&st);
-    for (uint32_t i = 0; i < m->shape->layers && !st.rc; i++) {
-        block_run(&st, &m->layers[i], i);
-        trace_layer(&st, i);
+        mtp_catch_up(st);
+    step_positions(st);
+    step_embed(st);
+    for (uint32_t i = 0; i < m->shape->layers && !st->rc; i++) {
+        block_run(st, &m->layers[i], i);
+        step_trace_layer(st, i);
     }
-    if (!st.rc && !st.ops->finite(st.d, m->scratch.h, (uint64_t)st.rows * m->shape->streams * m->shape->hidden))
-        st.rc = SONDE_ERROR_NUMERIC;
-    if (!st.rc && st.outputs->logits)
-        head_emit(&st, &m->hc_head, &m->norm, st.outputs->logits);
-    if (!st.rc && m->mtp)
-        mtp_run(&st);
-    if (!step_finish(&st))
-        end(&st);
-    return st.rc;
+    step_check_streams(st);
+    if (!st->rc && st->outputs->logits)
+        head_emit(st, &head, st->outputs->logits);
+    if (!st->rc && m->mtp)
+        mtp_run(st);
 }
+
+/* ----------------------------------------------------------------------------------- what is kept */
+
+static struct cache_rows cache_rows(const struct shape *s, const struct precision *p) {
+    return (struct cache_rows){
+        .key = {!p->kv_fp8   ? ROW_F32
+                : p->kv_bf16 ? ROW_KEY
+                             : ROW_KEY_F32,
+                s->head_dim, s->rope_dim},
+        .index_key = {.kind = p->index_fp4 ? ROW_INDEX : ROW_F32, .dim = s->index_dim},
+    };
+}
+
+static struct cache_layer_spec layer_spec(const struct shape *s, const struct cache_rows *rows, uint32_t index) {
+    uint32_t ratio = s->ratios[index];
+    struct cache_layer_spec spec = {
+        .window = s->window + RING_SPARE, .ratio = ratio, .key_bytes = row_bytes(&rows->key)};
+    bool indexed = ratio == INDEXED_RATIO;
+    uint32_t tail_rows = (indexed ? 2 * ratio : ratio) + RING_SPARE;
+    if (ratio)
+        spec.tail = (struct cache_tail_spec){tail_rows, indexed ? 2 * s->head_dim : s->head_dim};
+    if (indexed) {
+        spec.index_key_bytes = row_bytes(&rows->index_key);
+        spec.index_tail = (struct cache_tail_spec){tail_rows, 2 * s->index_dim};
+    }
+    if (index < s->layers && layer_has_engram(s, index)) {
+        spec.conv_rows = (s->engram.taps - 1) * s->engram.orders + RING_SPARE;
+        spec.conv_width = s->streams * s->hidden;
+    }
+    return spec;
+}
+
+static void limits(const struct model *m, struct device_limits *l) {
+    const struct shape *s = m->shape;
+    for (uint32_t i = 0; i < m->blocks; i++) {
+        uint32_t ratio = s->ratios[i];
+        uint64_t entries = ratio ? m->context / ratio : 0;
+        bool indexed = ratio == INDEXED_RATIO;
+        l->keys = max_u64(l->keys, s->window + (indexed ? min_u64(entries, m->top) : entries));
+        l->scored = max_u64(l->scored, indexed ? entries : 0);
+        l->pool_rows = (uint32_t)max_u64(l->pool_rows, indexed ? 2 * ratio : ratio);
+    }
+}
+
+const struct architecture architecture_v4 = {
+    .activation_block = 128,
+    .least_ratio = INDEXED_RATIO,
+    .bind = weights_bind,
+    .release = weights_release,
+    .cache_rows = cache_rows,
+    .layer_spec = layer_spec,
+    .limits = limits,
+    .step = step,
+};

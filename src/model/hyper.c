@@ -35,6 +35,15 @@ void hyper_collapse(struct step *st, const struct hyper_weights *w, const float 
     step_round(st, x, (uint64_t)st->rows * a.dim);
 }
 
+void hyper_mixes(struct step *st, const struct hyper_weights *w, const float *h, float *pre) {
+    struct device_hyper a = arguments(st, w, h, st->rows, NULL);
+    a.iterations = st->m->shape->sinkhorn_iters;
+    a.pre = pre;
+    a.post = st->m->scratch.post;
+    a.comb = st->m->scratch.comb;
+    st->ops->hyper(st->d, &a);
+}
+
 /* h [S, H, D] takes in y [S, D]. */
 void hyper_spread(struct step *st, const float *y, float *h) {
     const struct shape *s = st->m->shape;

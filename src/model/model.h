@@ -1,5 +1,5 @@
 /*
- * model.h - the DeepSeek-V4 forward pass over a checkpoint, a device and sequences.
+ * model.h - the forward pass of DeepSeek-V4 and V4.1 over a checkpoint, a device and sequences.
  *
  * A model binds a checkpoint's tensors to the places they have in the network, checking every name, dtype and
  * shape, and holds the scratch memory of one step. A sequence is what the model remembers of one text. A step
@@ -11,8 +11,8 @@
  * Engram) works span by span, everything else on all rows at once. The result for a token does not depend on
  * how its text was divided into steps or on what else was in the step.
  *
- * Files, in the order a token meets them: forward.c, engram.c, hyper.c, attention.c, compressor.c, indexer.c,
- * experts.c, mtp.c; weights.c binds, sequence.c, pages.c and snapshot.c remember.
+ * Files, in the order a token meets them: step.c, forward.c, engram.c, hyper.c, attention.c, compressor.c, indexer.c,
+ * experts.c, mtp.c; weights.c binds, sequence.c, pages.c and snapshot.c remember. Of V4.1 what differs lies in v41_*.c.
  */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -30,6 +30,11 @@ struct model_options {
     uint64_t cache_bytes; /* most that the entries of all sequences take; 0: 3/8 of the machine's memory */
     uint64_t state_bytes; /* most that the states of sequences and snapshots take; 0: 1/8 of it */
     uint32_t page_tokens; /* least tokens of a page of entries; 0: 1024 */
+    /* DeepSeek-V4.1 only. Its released code keeps the newest index keys in one place. When a text goes on by a single
+     * token that completes no entry, layers of ratio 2 have none to put there, and score against the keys of the last
+     * layer that makes some, left by the step before. true: steps of single tokens do the same; which tokens an entry
+     * is chosen for then depends on how a text was divided. */
+    bool released_decode;
 };
 
 /* Binds the checkpoint, which must outlive the model, to the device, which the model then uses alone. Reads no
@@ -84,6 +89,11 @@ struct model_outputs {
     /* residual streams [rows, H, D] after a layer, and the experts [rows, k] it chose. */
     void (*layer)(void *context, uint32_t layer, uint32_t rows, const float *h);
     void (*route)(void *context, uint32_t layer, uint32_t rows, const int32_t *experts);
+    /* DeepSeek-V4.1: entries [rows, top] a layer chose for its tokens and those of the layers behind it that choose
+     * none, ascending, the first counts [rows] of each; rows [rows, columns] of its table that Engram looked up. */
+    void (*chosen)(void *context, uint32_t layer, uint32_t rows, uint32_t top, const int32_t *chosen,
+                   const int32_t *counts);
+    void (*engram)(void *context, uint32_t layer, uint32_t rows, uint32_t columns, const int64_t *looked_up);
 };
 
 /* Errors: ARGUMENT (an id outside the vocabulary, too many rows), CONTEXT (a sequence is too short), MEMORY (no page of
@@ -106,6 +116,14 @@ struct engram_hash {
 /* rows [(orders - 1) * heads] that the n-grams ending at a token are hashed to, parts one behind the other; compact
  * [orders]: compact ids of that token and of those before it. */
 void engram_hash_rows(const struct engram_hash *hash, const int64_t *compact, int64_t *rows);
+
+/* Sizes of the hash heads' tables of several layers: the first `count` primes that are not below `least`, so that no
+ * two tables of any layers have one size. */
+void engram_make_sizes(int64_t least, size_t count, int64_t *sizes);
+
+/* Multipliers [orders] of layer `layer` of DeepSeek-V4.1, whose tokens have `ids` compact ids: odd, and such that one
+ * times a compact id is below 2^63. They are what NumPy's default generator gives for a seed of the layer's. */
+void engram_v41_multipliers(uint32_t layer, uint32_t ids, uint32_t orders, int64_t *multipliers);
 
 /* ------------------------------------------------------------------------------------ speculation */
 

@@ -11,15 +11,14 @@
 
 /* What is rounded on the way, as the oracle's Precision. */
 struct precision {
-    bool activations_fp8; /* inputs of FP8 and FP4 matrices: e4m3 per 128 channels */
-    bool kv_fp8;          /* the channels of a key that are not rotated: e4m3 per 64 */
-    bool kv_bf16;         /* and the rotated ones: bf16 */
-    bool index_fp4;       /* index queries and keys after the Hadamard transform: e2m1 per 32 */
-    bool bf16;            /* every stored activation */
-    bool products_bf16;   /* inputs of products with matrices that are not F32 */
+    bool
+        activations_fp8; /* inputs of FP8 and FP4 matrices: e4m3 in blocks of channels, as wide as the architecture's */
+    bool kv_fp8;         /* the channels of a key that are not rotated: e4m3 per 64 */
+    bool kv_bf16;        /* and the rotated ones: bf16 */
+    bool index_fp4;      /* index queries and keys after the Hadamard transform: e2m1 per 32 */
+    bool bf16;           /* every stored activation */
+    bool products_bf16;  /* inputs of products with matrices that are not F32 */
 };
-
-enum { ACTIVATION_BLOCK = 128 };
 
 /* -------------------------------------------------------------------------------------- weights */
 
@@ -114,9 +113,32 @@ struct scratch {
     float *head_rows, *logits;        /* [LOGIT_ROWS, H, D], [LOGIT_ROWS, V] */
 };
 
+struct step;
+
+/* What tells one architecture from another, behind the one face of model.h. */
+struct architecture {
+    uint32_t activation_block; /* channels that `official` precision rounds together */
+    uint32_t least_ratio;      /* tokens an entry that is chosen, at least */
+    /* Weights, and what is made of them at once. What failed is released like what did not. */
+    int (*bind)(struct model *m, struct sonde_error *e);
+    void (*release)(struct model *m);
+    struct cache_rows (*cache_rows)(const struct shape *s, const struct precision *p);
+    struct cache_layer_spec (*layer_spec)(const struct shape *s, const struct cache_rows *rows, uint32_t index);
+    void (*lay_out_scratch)(struct model *m, struct arena *a);      /* beyond struct scratch; NULL: nothing */
+    void (*limits)(const struct model *m, struct device_limits *l); /* raises what hangs on ratios */
+    /* From the tokens of st's segments to its outputs. */
+    void (*step)(struct step *st);
+};
+
+extern const struct architecture architecture_v4, architecture_v41;
+
+/* Rings have a row more for each token that sequence_rollback() may take back. */
+enum { RING_SPARE = MODEL_MOST_DRAFTS };
+
 struct model {
     const struct checkpoint *checkpoint;
     const struct shape *shape;
+    const struct architecture *architecture;
     struct device *device;
     struct precision precision;
     uint32_t rows;
@@ -128,6 +150,8 @@ struct model {
     struct hyper_weights hc_head;
     struct layer *layers;
     struct mtp *mtp;                /* NULL: none */
+    struct v41 *v41;                /* of architecture_v41 */
+    bool released_decode;           /* struct model_options */
     struct cache_layer_spec *specs; /* [layers + 1 if mtp] */
     struct cache_page_part *parts;  /* of a page, for each of specs */
     uint64_t page_tokens, page_bytes;
@@ -213,13 +237,23 @@ int sequences_prepare(struct model *m, const struct model_span *spans, uint32_t 
 /* Where the entries, or index keys, of layer `index` are. */
 struct device_pages sequence_entries(const struct sequence *s, uint32_t index, bool for_index);
 
-/* forward.c */
-void block_run(struct step *st, const struct layer *l, uint32_t index);
+/* step.c */
 /* positions and their turns for the rows of st's segments */
 void step_positions(struct step *st);
-/* Logits of the rows the segments want, through a head's collapse and norm, LOGIT_ROWS at a time whoever's they are. */
+/* h [S, H, D]: the tokens' embeddings, in every stream */
+void step_embed(struct step *st);
+void step_trace_layer(struct step *st, uint32_t layer);
+/* NUMERIC if h is not finite */
+void step_check_streams(struct step *st);
 typedef void logits_callback(void *context, uint32_t span, uint64_t position, const float *logits);
-void head_emit(struct step *st, const struct hyper_weights *hc, const struct matrix *norm, logits_callback *emit);
+/* How streams become what the head reads: x [count, D] from these rows of the step. */
+struct head {
+    void (*collapse)(struct step *st, const struct head *head, const uint32_t *rows, uint32_t count, float *x);
+    const struct hyper_weights *hyper;
+    const struct matrix *norm;
+};
+/* Logits of the rows the segments want, LOGIT_ROWS at a time whoever's they are. */
+void head_emit(struct step *st, const struct head *head, logits_callback *emit);
 /* Waits for the device; returns what failed first, if anything did. */
 int step_finish(struct step *st);
 /* y [rows, w.rows] = w x of contiguous rows, for the list of a step_products(). A quantised w's inputs are rounded as
@@ -231,6 +265,19 @@ void step_products(struct step *st, const struct device_product *list, uint32_t 
 void step_linear(struct step *st, const struct matrix *w, const float *x, uint64_t rows, float *y);
 void step_norm(struct step *st, const float *x, uint64_t rows, uint32_t n, const struct matrix *w, float eps, float *y);
 void step_round(struct step *st, float *x, uint64_t count);
+
+/* forward.c */
+void block_run(struct step *st, const struct layer *l, uint32_t index);
+/* A head's collapse by its own hyper-connection. */
+void hyper_head_rows(struct step *st, const struct head *head, const uint32_t *rows, uint32_t count, float *x);
+
+/* post and comb as for hyper_collapse(), and pre [S, H], from h [S, H, D], which is not collapsed. */
+void hyper_mixes(struct step *st, const struct hyper_weights *w, const float *h, float *pre);
+/* attention.c: y [S, D] from the heads' outputs, turned back: a product for each group of heads, then one for all. */
+void attention_output(struct step *st, const struct attention_weights *w, float *y);
+/* compressor.c: packs `count` entries, x [count, dim], to their places from entry `first` on, page by page. */
+void entries_store(struct step *st, const struct row_format *format, struct device_pages pages, const float *x,
+                   uint64_t first, uint64_t count);
 
 /* hyper.c, attention.c, compressor.c, indexer.c, experts.c, engram.c, mtp.c: see there */
 void hyper_collapse(struct step *st, const struct hyper_weights *w, const float *h, float *x);

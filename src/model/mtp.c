@@ -82,7 +82,7 @@ static void pairs_run(struct step *pairs, logits_callback *emit) {
     enter(pairs);
     block_run(pairs, &m->mtp->block, m->shape->layers);
     if (emit && !pairs->rc)
-        head_emit(pairs, &m->mtp->hc_head, &m->mtp->norm, emit);
+        head_emit(pairs, &(struct head){hyper_head_rows, &m->mtp->hc_head, &m->mtp->norm}, emit);
 }
 
 static void pairs_clear(struct step *pairs) {

@@ -24,42 +24,22 @@ static struct precision precision_of(enum sonde_precision p) {
     return (struct precision){.kv_fp8 = true, .kv_bf16 = true, .index_fp4 = true, .products_bf16 = true};
 }
 
-struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precision precision) {
-    struct precision p = precision_of(precision);
-    return (struct cache_rows){
-        .key = {!p.kv_fp8   ? ROW_F32
-                : p.kv_bf16 ? ROW_KEY
-                            : ROW_KEY_F32,
-                shape->head_dim, shape->rope_dim},
-        .index_key = {.kind = p.index_fp4 ? ROW_INDEX : ROW_F32, .dim = shape->index_dim},
-    };
+static const struct architecture *architecture_of(const struct shape *s) {
+    static const struct architecture *const all[] = {
+        [FAMILY_V4] = &architecture_v4, [FAMILY_V41] = &architecture_v41};
+    return all[s->family];
 }
 
-/* Each ring has the rows that are looked back on and one for each token that sequence_rollback() may take back. */
-static struct cache_layer_spec layer_spec(const struct shape *s, const struct cache_rows *rows, uint32_t ratio,
-                                          bool engram) {
-    enum { SPARE = MODEL_MOST_DRAFTS };
-    struct cache_layer_spec spec = {.window = s->window + SPARE, .ratio = ratio, .key_bytes = row_bytes(&rows->key)};
-    bool indexed = ratio == INDEXED_RATIO;
-    uint32_t tail_rows = (indexed ? 2 * ratio : ratio) + SPARE;
-    if (ratio)
-        spec.tail = (struct cache_tail_spec){tail_rows, indexed ? 2 * s->head_dim : s->head_dim};
-    if (indexed) {
-        spec.index_key_bytes = row_bytes(&rows->index_key);
-        spec.index_tail = (struct cache_tail_spec){tail_rows, 2 * s->index_dim};
-    }
-    if (engram) {
-        spec.conv_rows = (s->engram.taps - 1) * s->engram.orders + SPARE;
-        spec.conv_width = s->streams * s->hidden;
-    }
-    return spec;
+struct cache_rows model_cache_rows(const struct shape *shape, enum sonde_precision precision) {
+    struct precision p = precision_of(precision);
+    return architecture_of(shape)->cache_rows(shape, &p);
 }
 
 /* [blocks]; NULL when memory is exhausted. */
 static struct cache_layer_spec *layer_specs(const struct shape *s, const struct cache_rows *rows, uint32_t blocks) {
     struct cache_layer_spec *specs = calloc(blocks, sizeof(*specs));
     for (uint32_t i = 0; specs && i < blocks; i++)
-        specs[i] = layer_spec(s, rows, s->ratios[i], i < s->layers && layer_has_engram(s, i));
+        specs[i] = architecture_of(s)->layer_spec(s, rows, i);
     return specs;
 }
 
@@ -135,6 +115,12 @@ static void lay_out_scratch(struct model *m, struct arena *a) {
     }
 }
 
+static void lay_out(struct model *m, struct arena *a) {
+    lay_out_scratch(m, a);
+    if (m->architecture->lay_out_scratch)
+        m->architecture->lay_out_scratch(m, a);
+}
+
 /* The largest of everything a step of this model asks of the device. */
 static struct device_limits limits_of(const struct model *m) {
     const struct shape *s = m->shape;
@@ -153,14 +139,7 @@ static struct device_limits limits_of(const struct model *m) {
     l.inputs = max_u64(max_u64(l.inputs, widths_of(s).engram), (uint64_t)s->o_groups * s->o_rank);
     l.inputs = max_u64(l.inputs, s->q_rank);
     l.keys = s->window;
-    for (uint32_t i = 0; i < m->blocks; i++) {
-        uint32_t ratio = s->ratios[i];
-        uint64_t entries = ratio ? m->context / ratio : 0;
-        bool indexed = ratio == INDEXED_RATIO;
-        l.keys = max_u64(l.keys, s->window + (indexed ? min_u64(entries, m->top) : entries));
-        l.scored = max_u64(l.scored, indexed ? entries : 0);
-        l.pool_rows = (uint32_t)max_u64(l.pool_rows, indexed ? 2 * ratio : ratio);
-    }
+    m->architecture->limits(m, &l);
     return l;
 }
 
@@ -215,17 +194,17 @@ static int count_sequences(struct model *m, struct sonde_error *e) {
 static int allocate(struct model *m, const struct model_options *options, struct sonde_error *e) {
     struct arena a = {0};
     m->blocks = m->shape->layers + (m->mtp ? 1 : 0);
-    m->top = (uint32_t)min_u64(m->shape->index_topk, m->context / INDEXED_RATIO + 1);
+    m->top = (uint32_t)min_u64(m->shape->index_topk, m->context / m->architecture->least_ratio + 1);
     int rc = allocate_host(m, e);
     if (rc)
         return rc;
-    lay_out_scratch(m, &a);
+    lay_out(m, &a);
     m->memory_bytes = a.used;
     m->memory = m->device->ops->alloc(m->device, m->memory_bytes);
     if (!m->memory)
         return err_memory(e);
     a = (struct arena){.base = m->memory, .size = m->memory_bytes};
-    lay_out_scratch(m, &a);
+    lay_out(m, &a);
     struct device_limits limits = limits_of(m);
     rc = m->device->ops->reserve(m->device, &limits, e);
     rc = rc ? rc : count_sequences(m, e);
@@ -242,9 +221,15 @@ int model_open(const struct checkpoint *c, struct device *d, const struct model_
     m->device = d;
     m->precision = precision_of(options->precision);
     m->cache_rows = model_cache_rows(m->shape, options->precision);
+    m->released_decode = options->released_decode;
     m->rows = options->rows;
     m->context = options->context ? options->context : m->shape->context;
-    int rc = weights_bind(m, e);
+    m->architecture = architecture_of(m->shape);
+    int rc = SONDE_OK;
+    if (m->released_decode && m->shape->family != FAMILY_V41)
+        rc = err_set(e, SONDE_ERROR_UNSUPPORTED, "released_decode: only DeepSeek-V4.1 was released with such a decode");
+    if (!rc)
+        rc = m->architecture->bind(m, e);
     if (!rc)
         rc = allocate(m, options, e);
     if (rc)
@@ -257,7 +242,7 @@ int model_open(const struct checkpoint *c, struct device *d, const struct model_
 void model_close(struct model *m) {
     if (!m)
         return;
-    weights_release(m);
+    m->architecture->release(m);
     pages_close(m);
     if (m->memory)
         m->device->ops->release(m->device, m->memory, m->memory_bytes);

@@ -137,6 +137,15 @@ void e2m1_fake(float *x, size_t count, size_t block) {
     }
 }
 
+void e2m1_e4m3_fake(float *x, size_t count, size_t block) {
+    for (; count >= block; x += block, count -= block) {
+        float amax = largest(x, block);
+        float scale = isfinite(amax) ? e4m3_value[e4m3_encode(fmaxf(amax, 6 * 0x1p-9f) / 6)] : NAN;
+        for (size_t i = 0; i < block; i++)
+            x[i] = e2m1_value[e2m1_encode(x[i] / scale)] * scale;
+    }
+}
+
 /* ------------------------------------------------------------------------------------- matrices */
 
 static float scale_at(const struct matrix *m, uint32_t row, uint32_t col) {

@@ -110,6 +110,8 @@ float e2m1_scale(float amax);
  * multiple of block. A block with a NaN or an infinity becomes NaN. */
 void e4m3_fake(float *x, size_t count, size_t block);
 void e2m1_fake(float *x, size_t count, size_t block);
+/* Likewise e2m1 with an e4m3 scale: that nearest to max(amax, 6 * 2^-9) / 6. */
+void e2m1_e4m3_fake(float *x, size_t count, size_t block);
 
 /* ------------------------------------------------------------------------------------- matrices */
 

@@ -70,6 +70,14 @@ int text_tokenizer_parse(const char *json, size_t bytes, const char *what, sonde
 /* The bytes a token stands for, which need not be whole characters; *count 0: it has none. */
 void text_token_bytes(const sonde_tokenizer *tokenizer, int32_t id, const char **bytes, size_t *count);
 
+/* Appends bytes as they are spelled in the byte-level alphabet, in which each is one character. */
+void text_spell(struct buf *b, const char *bytes, size_t count);
+
+/* map [vocab]: compact ids of tokens, 0 to *count - 1, alike where their texts are the same word; ids that the tokenizer
+ * lacks are all alike. Errors: MEMORY. */
+int text_compact_ids(const sonde_tokenizer *tokenizer, uint32_t vocab, int64_t *map, int64_t *count,
+                     struct sonde_error *e);
+
 /* Bytes [begin, end) of a text. */
 struct text_range {
     size_t begin, end;

@@ -48,6 +48,21 @@ static void alphabet(int16_t byte_of[ALPHABET]) {
     }
 }
 
+void text_spell(struct buf *b, const char *bytes, size_t count) {
+    int16_t byte_of[ALPHABET];
+    uint16_t letter_of[256];
+    alphabet(byte_of);
+    for (uint16_t i = 0; i < ALPHABET; i++)
+        if (byte_of[i] >= 0)
+            letter_of[byte_of[i]] = i;
+    for (size_t i = 0; i < count; i++) {
+        unsigned code = letter_of[(unsigned char)bytes[i]];
+        if (code >= 0x80)
+            buf_byte(b, (char)(0xc0 | code >> 6));
+        buf_byte(b, (char)(code < 0x80 ? code : 0x80 | (code & 0x3f)));
+    }
+}
+
 /* Appends the bytes that `key` stands for. False, with the bytes of key itself appended, if a character names
  * no byte. */
 static bool append_bytes(struct buf *pool, const char *key, const int16_t byte_of[ALPHABET]) {

@@ -58,9 +58,6 @@ static inline struct text_range lexicon_span(const struct lexicon *x, uint32_t t
 /* The number of the token that is one byte. */
 uint32_t lexicon_byte(unsigned char byte);
 
-/* Appends the characters that bytes are in the byte-level alphabet. */
-void lexicon_spell(struct buf *b, const char *bytes, size_t count);
-
 /* tokenizer.json of a lexicon, in Hugging Face's format. Errors: MEMORY. */
 int lexicon_write(const struct lexicon *x, char **json, size_t *length, struct sonde_error *e);
 

@@ -47,10 +47,6 @@ void engram_rows_add(struct engram_rows *r, const struct engram_hash *hash, cons
 /* After the last batch. */
 void engram_rows_sort(struct engram_rows *r);
 
-/* Sizes of the hash heads' tables of new layers: the first `count` primes that are not below `least`, so that no two
- * tables of any layers have one size. */
-void engram_make_sizes(int64_t least, size_t count, int64_t *sizes);
-
 /* Odd multipliers [orders] of a new layer, such that a multiplier times a compact id below `ids` is below 2^63. */
 void engram_make_multipliers(struct rng *r, int64_t ids, uint32_t orders, int64_t *multipliers);
 

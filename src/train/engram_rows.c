@@ -92,21 +92,6 @@ void engram_rows_sort(struct engram_rows *r) {
 
 /* ------------------------------------------------------------------------------------- a new table */
 
-static bool is_prime(int64_t n) {
-    if (n < 4)
-        return n >= 2;
-    for (int64_t k = 2; k <= n / k; k++)
-        if (n % k == 0)
-            return false;
-    return true;
-}
-
-void engram_make_sizes(int64_t least, size_t count, int64_t *sizes) {
-    for (size_t i = 0; i < count; least++)
-        if (is_prime(least))
-            sizes[i++] = least;
-}
-
 void engram_make_multipliers(struct rng *r, int64_t ids, uint32_t orders, int64_t *multipliers) {
     uint64_t bound = max_u64(1, (uint64_t)(INT64_MAX / ids / 2));
     for (uint32_t i = 0; i < orders; i++)

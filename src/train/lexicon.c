@@ -74,23 +74,10 @@ uint32_t lexicon_join(struct lexicon *x, uint32_t left, uint32_t right) {
 
 /* --------------------------------------------------------------------------------------------- JSON */
 
-void lexicon_spell(struct buf *b, const char *bytes, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        unsigned char byte = (unsigned char)bytes[i];
-        unsigned code = prints(byte) ? byte : BPE_BYTES + lexicon_byte(byte) - PRINTING;
-        if (code < 0x80) {
-            buf_byte(b, (char)code);
-        } else {
-            buf_byte(b, (char)(0xc0 | code >> 6));
-            buf_byte(b, (char)(0x80 | (code & 0x3f)));
-        }
-    }
-}
-
 /* The characters of a token. */
 static void spell(struct buf *b, const struct lexicon *x, uint32_t token) {
     struct text_range span = lexicon_span(x, token);
-    lexicon_spell(b, x->bytes.data + span.begin, span.end - span.begin);
+    text_spell(b, x->bytes.data + span.begin, span.end - span.begin);
 }
 
 static void put_string(struct buf *b, const char *text) {

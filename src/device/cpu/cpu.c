@@ -254,6 +254,28 @@ static void cpu_fake_e2m1(struct device *d, float *x, uint64_t count, uint32_t b
     cpu_each(cpu_of(d), ceil_div(count, PIECE), PIECE, fake_e2m1_piece, &r);
 }
 
+static void fake_e4m3_piece(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct rows *r = context;
+    (void)worker;
+    r->kernels->fake_e4m3(r->x + i * PIECE, min_u64(PIECE, r->ldx - i * PIECE), r->block);
+}
+
+static void cpu_fake_e4m3(struct device *d, float *x, uint64_t count, uint32_t block) {
+    struct rows r = {.kernels = &cpu_of(d)->kernels, .x = x, .ldx = count, .block = block};
+    cpu_each(cpu_of(d), ceil_div(count, PIECE), PIECE, fake_e4m3_piece, &r);
+}
+
+static void fake_e2m1_e4m3_piece(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct rows *r = context;
+    (void)worker;
+    e2m1_e4m3_fake(r->x + i * PIECE, min_u64(PIECE, r->ldx - i * PIECE), r->block);
+}
+
+static void cpu_fake_e2m1_e4m3(struct device *d, float *x, uint64_t count, uint32_t block) {
+    struct rows r = {.x = x, .ldx = count, .block = block};
+    cpu_each(cpu_of(d), ceil_div(count, PIECE), PIECE, fake_e2m1_e4m3_piece, &r);
+}
+
 static void round_bf16_piece(void *context, struct cpu_worker *worker, uint64_t i) {
     const struct rows *r = context;
     (void)worker;
@@ -320,6 +342,19 @@ static void cpu_ring_store(struct device *d, void *ring, uint32_t capacity, size
         memcpy((uint8_t *)ring + (first + s) % capacity * bytes, (const uint8_t *)rows + s * bytes, bytes);
 }
 
+/* pre in more */
+static void collapse_row(void *context, struct cpu_worker *worker, uint64_t s) {
+    const struct rows *r = context;
+    (void)worker;
+    r->kernels->hc_collapse(r->from + s * r->heads * r->n, r->heads, r->n, r->more + s * r->heads, r->y + s * r->n);
+}
+
+static void cpu_collapse(struct device *d, const float *h, const float *pre, uint32_t rows, uint32_t streams,
+                         uint32_t dim, float *x) {
+    struct rows r = {.kernels = &cpu_of(d)->kernels, .from = h, .more = pre, .heads = streams, .n = dim, .y = x};
+    cpu_each(cpu_of(d), rows, (uint64_t)streams * dim, collapse_row, &r);
+}
+
 /* post and comb in more and weight */
 static void spread_row(void *context, struct cpu_worker *worker, uint64_t s) {
     const struct rows *r = context;
@@ -361,7 +396,9 @@ static const struct device_ops ops = {
     .angles = cpu_angles,
     .rotate = cpu_rotate,
     .hadamard = cpu_hadamard,
+    .fake_e4m3 = cpu_fake_e4m3,
     .fake_e2m1 = cpu_fake_e2m1,
+    .fake_e2m1_e4m3 = cpu_fake_e2m1_e4m3,
     .round_bf16 = cpu_round_bf16,
     .scale = cpu_scale,
     .copy = cpu_copy,
@@ -375,6 +412,7 @@ static const struct device_ops ops = {
     .route = cpu_route,
     .experts = cpu_experts,
     .hyper = cpu_hyper,
+    .collapse = cpu_collapse,
     .spread = cpu_spread,
     .engram_gate = cpu_engram_gate,
     .engram_conv = cpu_engram_conv,

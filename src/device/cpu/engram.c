@@ -12,7 +12,7 @@ void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
     float *key = cpu->workers[0].vector, *query = cpu->workers[0].vector2;
     for (uint32_t s = 0; s < g->rows; s++) {
         size_t at = ((size_t)s * g->streams + g->stream) * dim;
-        k->rms_norm(g->key + (size_t)s * dim, dim, key_norm, g->eps, key);
+        k->rms_norm(g->key + s * g->ld, dim, key_norm, g->eps, key);
         k->rms_norm(g->h + at, dim, query_norm, g->eps, query);
         float dot = 0;
         for (uint32_t c = 0; c < dim; c++)
@@ -21,7 +21,7 @@ void cpu_engram_gate(struct device *d, const struct device_engram_gate *g) {
         float root = sqrtf(fmaxf(fabsf(dot), 1e-6f));
         float gate = kernel_sigmoid(dot > 0 ? root : dot < 0 ? -root : dot); /* NaN stays */
         for (uint32_t c = 0; c < dim; c++)
-            g->out[at + c] = gate * g->value[(size_t)s * dim + c];
+            g->out[at + c] = gate * g->value[s * g->ld + c];
     }
 }
 

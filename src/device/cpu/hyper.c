@@ -41,7 +41,10 @@ static void finish_tokens(const struct mixing *t, uint64_t first, uint32_t count
         else
             for (uint32_t j = 0; j < n; j++)
                 m[j] = kernel_sigmoid(m[j] * t->scale[0] + t->base[j]) + h->eps;
-        k->hc_collapse(streams, n, h->dim, m, h->x + s * h->dim);
+        if (h->pre)
+            memcpy(h->pre + s * n, m, n * sizeof(*m));
+        if (h->x)
+            k->hc_collapse(streams, n, h->dim, m, h->x + s * h->dim);
     }
 }
 
