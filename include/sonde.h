@@ -97,6 +97,10 @@ struct sonde_model_options {
     const char *level;     /* instructions to use: "c", "avx2", "avx512", "amx"; NULL: the best that run here */
     uint32_t invariant; /* 1: a text gives the same bits in any chunks, alone and beside others, at the cost of speed */
 
+    uint32_t
+        released_decode; /* 1: DeepSeek-V4.1 decodes as its released code does, which scores some tokens against keys
+                          * left by another layer; 0: as the model means it, whatever the division into steps */
+
     /* What all sessions and all that is remembered of earlier ones may take; it is touched only as tokens come. */
     uint64_t cache_bytes;        /* of memory; 0: half of the machine's */
     const char *cache_directory; /* where what is remembered outlives the process; made if need be; NULL: nowhere */

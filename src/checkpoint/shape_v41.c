@@ -168,7 +168,7 @@ static void read_engram(const struct config *c, struct shape *s) {
         g->layers[i] = (uint32_t)entry_of(c, "engram_layer_ids", list, i, i ? g->layers[i - 1] + 1 : 0, s->layers - 1);
     g->count = (uint32_t)count;
     g->orders = (uint32_t)config_integer(c, "engram_max_ngram_size", 2, 64, CONFIG_REQUIRED);
-    g->heads = shape_size(c, "engram_n_heads", 1024);
+    g->heads = shape_size(c, "engram_n_heads", 64);
     g->width = g->heads * shape_size(c, "engram_head_dim", 4096);
     g->pad = (uint32_t)config_integer(c, "engram_pad_token_id", 0, s->vocab - 1, CONFIG_REQUIRED);
     g->norm_eps = s->eps;

@@ -125,6 +125,7 @@ struct model_flags {
     uint64_t context, chunk;
     uint64_t cache_memory, cache_disk; /* MiB, GiB; 0: the library's defaults */
     const char *cache_directory;       /* NULL: none */
+    bool released_decode;              /* sonde_model_options */
     struct device_flags device;
 };
 
@@ -147,6 +148,10 @@ struct model_flags {
     {.name = "chunk", .kind = FLAG_COUNT, .at = offsetof(type, member), .value = "N", .least = 1, .most = 65536,       \
      .help = "tokens of the prompt computed at once (default 256)"}
 
+#define RELEASED_DECODE_FLAG(type, member)                                                                             \
+    {.name = "released-decode", .kind = FLAG_SWITCH, .at = offsetof(type, member),                                     \
+     .help = "decode DeepSeek-V4.1 as its released code does"}
+
 #define MODEL_FLAGS(type, member)                                                                                      \
     {.name = "precision", .kind = FLAG_CHOICE, .at = offsetof(type, member.precision), .value = PRECISION_CHOICES,     \
      .help = "what is rounded on the way (default fast)"},                                                             \
@@ -159,6 +164,7 @@ struct model_flags {
      .help = "keep what is remembered there, for the next start"},                                                     \
     {.name = "cache-disk", .kind = FLAG_COUNT, .at = offsetof(type, member.cache_disk), .value = "GIB", .least = 1,    \
      .most = 1u << 24, .help = "most bytes there (default 16)"},                                                       \
+    RELEASED_DECODE_FLAG(type, member.released_decode),                                                                \
     DEVICE_FLAGS(type, member.device)
 /* clang-format on */
 

@@ -18,6 +18,7 @@ struct logits_options {
     const char *ids, *out;
     int precision;
     uint64_t chunk, decode_from;
+    bool released_decode;
     struct device_flags device;
     bool mtp;
 };
@@ -198,6 +199,7 @@ static int logits(int argc, char **argv) {
     sonde_model_options_default(&options);
     options.precision = (enum sonde_precision)o.precision;
     options.chunk_tokens = (uint32_t)o.chunk;
+    options.released_decode = o.released_decode;
     options.no_tokenizer = 1;
     device_from_flags(&o.device, &options);
     if (sonde_model_open(operands[0], &options, &model, &e))
@@ -222,6 +224,7 @@ static const struct flag flags[] = {
      .most = UINT32_MAX, .help = "feed the tokens from P on one by one"},
     {.name = "mtp", .kind = FLAG_SWITCH, .at = offsetof(struct logits_options, mtp),
      .help = "multi-token prediction too"},
+    RELEASED_DECODE_FLAG(struct logits_options, released_decode),
     DEVICE_FLAGS(struct logits_options, device),
 };
 /* clang-format on */

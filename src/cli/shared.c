@@ -102,6 +102,7 @@ static int open_both(const char *path, const struct model_flags *flags, sonde_mo
     options.cache_bytes = flags->cache_memory << 20;
     options.cache_disk_bytes = flags->cache_disk << 30;
     options.cache_directory = flags->cache_directory;
+    options.released_decode = flags->released_decode;
     options.log = log_line;
     device_from_flags(&flags->device, &options);
     sonde_session_options_default(&session_options);

@@ -93,7 +93,8 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
                                   .rows = options->chunk_tokens,
                                   .cache_bytes = options->cache_bytes - states,
                                   .state_bytes = states,
-                                  .page_tokens = options->page_tokens};
+                                  .page_tokens = options->page_tokens,
+                                  .released_decode = options->released_decode};
     struct device_cpu_options cpu = {
         .threads = options->threads, .level = options->level, .invariant = options->invariant};
     rc = checkpoint_open(path, &m->checkpoint, error);

@@ -55,9 +55,9 @@ static void describe_tensors(const struct checkpoint *c, struct buf *b) {
 static int identify(const sonde_model *m, const struct sonde_model_options *o, const char *level, uint8_t identity[16],
                     struct sonde_error *e) {
     struct buf b = {0};
-    buf_printf(&b, "snapshots 1, precision %d, level %s%s, pages of %llu tokens and %llu bytes\n", (int)o->precision,
-               level, o->invariant ? " invariant" : "", (unsigned long long)model_page_tokens(m->model),
-               (unsigned long long)model_page_bytes(m->model));
+    buf_printf(&b, "snapshots 1, precision %d, level %s%s%s, pages of %llu tokens and %llu bytes\n", (int)o->precision,
+               level, o->invariant ? " invariant" : "", o->released_decode ? " released decode" : "",
+               (unsigned long long)model_page_tokens(m->model), (unsigned long long)model_page_bytes(m->model));
     describe_tensors(m->checkpoint, &b);
     if (b.failed)
         return err_memory(e);

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const char *const golden_cases[] = {"flash", "pro", "base-fp8", "bf16", "sliding", "flash-engram"};
+const char *const golden_cases[] = {"flash",   "pro",          "base-fp8",  "bf16",
+                                    "sliding", "flash-engram", "v41-flash", "v41-text"};
 
 static void *zeroed(size_t count, size_t size) {
     void *memory = calloc(count, size);
@@ -28,6 +29,7 @@ void golden_open(struct golden *g, const struct golden_options *options) {
                                   .rows = GOLDEN_TOKENS,
                                   .context = 4096,
                                   .cache_bytes = options->cache_bytes,
+                                  .released_decode = options->released_decode,
                                   .page_tokens = 128};
     CHECKED(model_open(g->checkpoint, g->device, &model, &g->model, &error));
     CHECKED(sequence_open(g->model, 0, model_has_mtp(g->model), &g->sequence, &error));
@@ -38,6 +40,8 @@ void golden_open(struct golden *g, const struct golden_options *options) {
     g->logits = zeroed((size_t)GOLDEN_TOKENS * g->shape->vocab, sizeof(float));
     g->mtp = zeroed((size_t)GOLDEN_TOKENS * g->shape->vocab, sizeof(float));
     g->layers = zeroed(GOLDEN_LAYERS * GOLDEN_TOKENS * g->residual, sizeof(float));
+    g->chosen = zeroed((size_t)GOLDEN_LAYERS * GOLDEN_TOKENS * (g->shape->index_topk + 1), sizeof(int32_t));
+    g->looked = zeroed((size_t)GOLDEN_LAYERS * GOLDEN_TOKENS * GOLDEN_COLUMNS, sizeof(int64_t));
     g->routes = zeroed((size_t)GOLDEN_LAYERS * GOLDEN_TOKENS * g->shape->active, sizeof(int32_t));
 }
 
@@ -51,6 +55,8 @@ void golden_close(struct golden *g) {
     free(g->mtp);
     free(g->layers);
     free(g->routes);
+    free(g->chosen);
+    free(g->looked);
 }
 
 static const struct tensor *tensor(const struct golden *g, const char *name) {
@@ -102,12 +108,30 @@ static void keep_route(void *context, uint32_t layer, uint32_t rows, const int32
            (size_t)rows * g->shape->active * sizeof(int32_t));
 }
 
+static void keep_chosen(void *context, uint32_t layer, uint32_t rows, uint32_t top, const int32_t *chosen,
+                        const int32_t *counts) {
+    struct golden *g = context;
+    int32_t *to = g->chosen + (size_t)layer * GOLDEN_TOKENS * g->shape->index_topk;
+    for (uint32_t s = 0; s < rows; s++, to += g->shape->index_topk)
+        for (uint32_t i = 0; i < g->shape->index_topk; i++)
+            to[i] = i < (uint32_t)counts[s] ? chosen[s * top + i] : -1;
+}
+
+static void keep_looked(void *context, uint32_t layer, uint32_t rows, uint32_t columns, const int64_t *looked_up) {
+    struct golden *g = context;
+    assert_true(columns <= GOLDEN_COLUMNS);
+    memcpy(g->looked + (size_t)layer * GOLDEN_TOKENS * GOLDEN_COLUMNS, looked_up,
+           (size_t)rows * columns * sizeof(int64_t));
+}
+
 void golden_step(struct golden *g, const struct model_span *spans, uint32_t count, uint32_t keep) {
     struct model_outputs outputs = {.context = g, .logits = keep_logits, .mtp = keep_mtp};
     g->keep = keep;
     if (g->trace) {
         outputs.layer = keep_layer;
         outputs.route = keep_route;
+        outputs.chosen = keep_chosen;
+        outputs.engram = keep_looked;
     }
     CHECKED(model_step(g->model, spans, count, &outputs, &error));
 }

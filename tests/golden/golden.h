@@ -1,7 +1,8 @@
 /*
  * golden.h - runs the checkpoints under tests/golden through the model room and keeps what comes out.
  *
- * tests/oracle/make_golden.py made them: `make_golden.py tests/golden`. Each case holds ids [272] and, from the
+ * tests/oracle/make_golden.py made them, and make_golden_v41.py those of DeepSeek-V4.1, which have no predictions and
+ * whose names begin with "v41": `make_golden.py tests/golden`. Each case holds ids [272] and, from the
  * NumPy oracle, logits, layers, routes, predictions, a greedy continuation, and how far the oracle is from
  * itself when every stored activation moves by one part in ten million.
  */
@@ -13,10 +14,11 @@
 #include "kernel/kernel.h"
 #include "model/model.h"
 
-enum { GOLDEN_TOKENS = 272, GOLDEN_LAYERS = 8, GOLDEN_POSITIONS = 9 /* whose layers are kept */ };
+enum { GOLDEN_COLUMNS = 8 };
+enum { GOLDEN_TOKENS = 272, GOLDEN_LAYERS = 9, GOLDEN_POSITIONS = 9 /* whose layers are kept */ };
 
 extern const char *const golden_cases[];
-enum { GOLDEN_CASES = 6 };
+enum { GOLDEN_CASES = 8 };
 
 struct golden {
     struct safetensors *file;
@@ -31,8 +33,10 @@ struct golden {
     float *mtp;      /* [272, V] */
     float *layers;   /* [GOLDEN_LAYERS, 272, H D] */
     int32_t *routes; /* [GOLDEN_LAYERS, 272, k] */
+    int32_t *chosen; /* [GOLDEN_LAYERS, 272, index_topk]: then -1 */
+    int64_t *looked; /* [GOLDEN_LAYERS, 272, GOLDEN_COLUMNS]: rows of Engram's tables */
     uint32_t keep;   /* the span whose results are kept */
-    bool trace;      /* keep layers and routes of the next runs, which must begin at position 0 */
+    bool trace;      /* keep layers, routes, choices of the next runs, which must begin at position 0 */
 };
 
 /* How a case is run. */
@@ -43,6 +47,7 @@ struct golden_options {
     bool invariant;          /* struct device_cpu_options */
     uint32_t threads;        /* 0: one for each processor */
     uint64_t cache_bytes;    /* of all pages; 0: as many as there is memory for */
+    bool released_decode;    /* struct model_options */
 };
 
 /* Opens a case; fails the test when it cannot. */

@@ -9,7 +9,8 @@
  * Otherwise these sum few rows and many in different orders. At f32 that may show in no logit by more than 1e-5 of the
  * largest; splits are at the dangerous places only: around the ratio, a window, a tile of 16 rows. At fast and official
  * rounding makes a few of those differences large ones, so the median over positions is held: at official to the
- * oracle's noise, at fast to 1 %, where all of fast's rounding amounts to 1.1 to 1.7 % (test_golden).
+ * oracle's noise, at fast to 1 %, where all of fast's rounding amounts to 1.1 to 1.7 % (test_golden); of V4.1, which
+ * keeps entries more coarsely, to what the oracle does when its activations move as much as fast moves them.
  */
 #include <math.h>
 #include <stdio.h>
@@ -289,7 +290,17 @@ static void test_invariant__official_is_the_same_in_any_chunks(void **state) {
 
 static void test_levels__fast_is_nearly_the_same_in_any_chunks(void **state) {
     (void)state;
-    check_levels(SONDE_PRECISION_FAST, FAST_MOST, FAST_AGREE);
+    double most = FAST_MOST, least = FAST_AGREE;
+    struct golden g;
+    golden_open(&g, &(struct golden_options){
+                        .name = name, .precision = SONDE_PRECISION_FAST, .level = KERNEL_LEVEL_c, .threads = 1});
+    if (g.shape->family == FAMILY_V41) {
+        const float *noise = golden_floats(&g, "noise.bf16");
+        most = noise[0];
+        least = noise[1];
+    }
+    golden_close(&g);
+    check_levels(SONDE_PRECISION_FAST, most, least);
 }
 
 static void test_levels__official_is_as_near_as_the_oracle_to_itself(void **state) {

@@ -59,7 +59,7 @@ static void fork_at(uint32_t at) {
 static void test_fork__goes_on_alone(void **state) {
     (void)state;
     static const uint32_t places[] = {1, 4, 5, 127, 128, 129, 131, 200, 256, 271};
-    static const char *const names[] = {"flash", "flash-engram"};
+    static const char *const names[] = {"flash", "flash-engram", "v41-flash"};
     for (size_t n = 0; n < COUNT_OF(names); n++) {
         set_up(names[n]);
         for (size_t i = 0; i<COUNT_OF(places); i += golden_stride()> 1 ? 4 : 1)

@@ -249,7 +249,7 @@ static void test_shape__shortens_long_values_in_messages(void **state) {
     refused("{\"model_type\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
             SONDE_ERROR_UNSUPPORTED,
             "config.json: field model_type: \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... is not supported, only "
-            "deepseek_v4");
+            "deepseek_v4 or deepseek_v41");
 }
 
 static struct shape of_file(const char *directory) {

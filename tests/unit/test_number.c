@@ -196,6 +196,27 @@ static void test_round__what_is_not_finite_stays_so(void **state) {
     assert_true(isnan(wide[0]) && isnan(wide[127]));
 }
 
+/* The scale is an e4m3 number: 2^-9 at least, even of nothing but zeros, and 448 at most. */
+static void test_fake__of_e2m1_with_a_scale_of_e4m3(void **state) {
+    float block[64] = {0};
+    (void)state;
+    e2m1_e4m3_fake(block, 16, 16);
+    assert_true(block[0] == 0 && !signbit(block[0]));
+    block[0] = 6.6f; /* the scale is 1.125, for 1.1 is nearer to that than to 1 */
+    block[1] = 1.2f;
+    block[2] = -0.5f;
+    block[16] = 0x1p-10f;
+    block[17] = 0x1p-12f;
+    block[32] = 1e6f;
+    block[33] = -100;
+    block[48] = NAN;
+    e2m1_e4m3_fake(block, 64, 16);
+    assert_true(block[0] == 6 * 1.125f && block[1] == 1.125f && block[2] == -0.5f * 1.125f);
+    assert_true(block[16] == 0x1p-10f && block[17] == 0);
+    assert_true(block[32] == 6 * 448 && block[33] == 0);
+    assert_true(isnan(block[48]) && isnan(block[63]));
+}
+
 static bool same(float a, float b) {
     return float_bits(a) == float_bits(b) || (isnan(a) && isnan(b));
 }
@@ -329,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_round__two_million_floats_as_the_oracle),
         cmocka_unit_test(test_fake__two_million_floats_as_the_oracle),
         cmocka_unit_test(test_round__ties_subnormals_and_saturation),
+        cmocka_unit_test(test_fake__of_e2m1_with_a_scale_of_e4m3),
         cmocka_unit_test(test_decode__every_code),
         cmocka_unit_test(test_round__what_is_not_finite_stays_so),
         cmocka_unit_test(test_rows__read_back_as_they_round),
