@@ -30,7 +30,7 @@ static bool in_layer(const char *name, const struct shape *s) {
 static uint64_t rows_read(const struct tensor *t, const struct shape *s) {
     if (begins_with(t->name, "embed.") || ends_in(t->name, ".ffn.gate.tid2eid"))
         return 1;
-    if (strstr(t->name, ".engram.multi_head_embedding."))
+    if (strstr(t->name, ".engram.multi_head_embedding.") || strstr(t->name, ".engram.embed."))
         return (uint64_t)(s->engram.orders - 1) * s->engram.heads;
     return 0;
 }
@@ -63,9 +63,21 @@ struct seen {
     uint64_t window, entries, scored;
 };
 
-static struct seen seen_at(const struct shape *s, uint32_t ratio, uint64_t position) {
+/* Of V4.1: layers behind the candidate source score what lies in the blocks it kept. */
+static struct seen seen_by_choice(const struct shape *s, uint32_t index, uint64_t complete, uint64_t window) {
+    const struct v41_shape *v = &s->v41;
+    uint64_t scored = v->index_source[index] == index ? complete : 0;
+    if (v->candidate_source != V41_NONE && index > v->candidate_source)
+        scored = min_u64(scored, (uint64_t)v->candidate_blocks * v->candidate_block);
+    return (struct seen){window, min_u64(complete, s->index_topk), scored};
+}
+
+static struct seen seen_at(const struct shape *s, uint32_t index, uint64_t position) {
+    uint32_t ratio = s->ratios[index];
     uint64_t complete = ratio ? (position + 1) / ratio : 0;
     bool indexed = ratio == INDEXED_RATIO;
+    if (s->family == FAMILY_V41)
+        return seen_by_choice(s, index, complete, min_u64(position + 1, s->window));
     return (struct seen){min_u64(position + 1, s->window), indexed ? min_u64(complete, s->index_topk) : complete,
                          indexed ? complete : 0};
 }
@@ -74,7 +86,7 @@ uint64_t bench_cache_bytes(const struct shape *s, enum sonde_precision precision
     struct cache_rows rows = model_cache_rows(s, precision);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < s->layers; i++) {
-        struct seen seen = seen_at(s, s->ratios[i], position);
+        struct seen seen = seen_at(s, i, position);
         bytes += (seen.window + seen.entries) * row_bytes(&rows.key) + seen.scored * row_bytes(&rows.index_key);
     }
     return bytes;
@@ -83,7 +95,7 @@ uint64_t bench_cache_bytes(const struct shape *s, enum sonde_precision precision
 double bench_token_flops(const struct bench_count *c, const struct shape *s, uint64_t position) {
     double products = (double)c->fixed_products + (double)c->routed_products * s->active / s->experts;
     for (uint32_t i = 0; i < s->layers; i++) {
-        struct seen seen = seen_at(s, s->ratios[i], position);
+        struct seen seen = seen_at(s, i, position);
         products += 2.0 * s->heads * s->head_dim * (double)(seen.window + seen.entries) +
                     (double)s->index_heads * s->index_dim * (double)seen.scored;
     }

@@ -20,7 +20,25 @@ struct inspect_options {
 
 #define INT(value) ((json_int_t)(value))
 
+/* DeepSeek-V4.1: full layers make entries and choose among them, reindex layers choose anew, others reuse a choice. */
+static json_t *describe_roles(const struct shape *s) {
+    uint32_t window = 0, full = 0, reindex = 0;
+    json_t *ratios = json_array();
+    for (uint32_t i = 0; i < s->layers; i++) {
+        bool chooses = s->v41.index_source[i] == i;
+        window += s->ratios[i] == 0;
+        full += s->v41.key_source[i] == i;
+        reindex += chooses && s->v41.key_source[i] != i;
+        json_array_append_new(ratios, json_integer(s->ratios[i]));
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "total", INT(s->layers), "window", INT(window), "full",
+                     INT(full), "reindex", INT(reindex), "reuse", INT(s->layers - window - full - reindex), "engram",
+                     INT(s->engram.count), "compress_ratios", ratios);
+}
+
 static json_t *describe_layers(const struct shape *s) {
+    if (s->family == FAMILY_V41)
+        return describe_roles(s);
     uint32_t window = 0, indexed = 0, compressed = 0;
     json_t *ratios = json_array();
     for (uint32_t i = 0; i < s->layers; i++) {
@@ -170,6 +188,12 @@ static void print_shape(struct buf *b, const json_t *s, const json_t *l) {
                get(s, "index_topk"));
     buf_printf(b, "experts     %lld, %lld and %lld shared of them active, %lld wide\n", get(s, "experts"),
                get(s, "experts_active"), get(s, "experts_shared"), get(s, "expert_width"));
+    if (json_object_get(l, "reuse")) {
+        buf_printf(b, "layers      %lld: %lld window only, %lld make entries, %lld choose anew, %lld reuse a choice\n",
+                   get(l, "total"), get(l, "window"), get(l, "full"), get(l, "reindex"), get(l, "reuse"));
+        buf_printf(b, "            %lld with Engram\n", get(l, "engram"));
+        return;
+    }
     buf_printf(b, "layers      %lld: %lld window only, %lld compressed and indexed (CSA), %lld compressed (HCA)\n",
                get(l, "total"), get(l, "window"), get(l, "csa"), get(l, "hca"));
     buf_printf(b, "            %lld routed by token, %lld with Engram, %lld multi-token prediction beside\n",

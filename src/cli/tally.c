@@ -8,11 +8,25 @@ static bool ends_in(const char *name, const char *suffix) {
     return n >= m && strcmp(name + n - m, suffix) == 0;
 }
 
+/* DeepSeek-V4.1: what text alone does not use, images and drafting blocks. */
+static bool beside_text(const char *name) {
+    static const char *const parts[] = {"mtp.", "vision.", "aligner.", "image_"};
+    for (size_t i = 0; i < COUNT_OF(parts); i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0)
+            return true;
+    return false;
+}
+
 void tally_add(struct tally *t, const struct tensor *tensor, const struct shape *shape) {
     uint64_t count = tensor_parameters(tensor), active = count;
-    if (strstr(tensor->name, ".ffn.experts."))
+    bool beside = shape->family == FAMILY_V41 && beside_text(tensor->name);
+    if (beside)
+        active = 0;
+    else if (strstr(tensor->name, ".ffn.experts."))
         t->routed += count;
-    if (ends_in(tensor->name, ".multi_head_embedding.embedding.weight") && tensor->dims[0]) {
+    if ((ends_in(tensor->name, ".multi_head_embedding.embedding.weight") ||
+         ends_in(tensor->name, ".engram.embed.weight")) &&
+        tensor->dims[0]) {
         uint64_t rows = (uint64_t)(shape->engram.orders - 1) * shape->engram.heads;
         active = count / tensor->dims[0] * min_u64(rows, tensor->dims[0]);
     }

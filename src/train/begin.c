@@ -113,6 +113,8 @@ static int read_shape(struct train_run *r, const char *what, struct sonde_error 
     char *text = json_dumps(r->model, 0);
     int rc = text ? shape_parse(text, strlen(text), what, &r->shape, e) : err_memory(e);
     free(text);
+    if (!rc && r->shape.family != FAMILY_V4)
+        rc = err_set(e, SONDE_ERROR_UNSUPPORTED, "%s: field model_type: training takes only deepseek_v4", what);
     return rc;
 }
 

@@ -105,6 +105,10 @@ import json, sys
 d = json.load(open(sys.argv[1]))
 assert len(d["tensors"]) == d["tensor_count"] and d["memory"]["context"] == 64
 assert sum(t["bytes"] for t in d["tensors"]) == d["bytes"]["total"]' "$out"
+run_quietly inspect tests/golden/v41-flash
+is 'inspect tells the roles of layers of DeepSeek-V4.1' grep -qx \
+    'layers      9: 2 window only, 3 make entries, 1 choose anew, 3 reuse a choice' "$out"
+is 'drafting blocks are not active' grep -q '^parameters  3,917,068 total, 2,216,082 active$' "$out"
 run_quietly inspect "$NANO" --check
 is 'inspect --check finds the bundled model sound' [ "$status" -eq 0 ]
 

@@ -61,6 +61,24 @@ for p in kv official fast; do
     is "precision $p is taken" [ "$status" -eq 0 ]
 done
 
+# -------------------------------------------------------------------------------------- DeepSeek-V4.1
+
+V41=tests/golden/v41-flash
+python 'print(*read(sys.argv[1])["ids"][1][0])' "$V41/golden.safetensors" >"$dir/ids41"
+python 'print(*read(sys.argv[1])["ids"][1][0][:49])' "$V41/golden.safetensors" >"$dir/few41"
+run_quietly logits "$V41" --ids "$dir/ids41" --out "$dir/a" --chunk 31 --decode-from 240
+is 'V4.1: the file holds the golden logits' python '
+a, g = read(sys.argv[1]), read(sys.argv[2])
+assert farthest(a["logits"], g["logits.f32"]) < 2e-3' "$dir/a" "$V41/golden.safetensors"
+run_quietly logits "$V41" --ids "$dir/few41" --out "$dir/a" --decode-from 33 --released-decode
+is 'V4.1: --released-decode gives what the released code does' python '
+a, g = read(sys.argv[1]), read(sys.argv[2])
+assert farthest(([16, 320], a["logits"][1][33:]), g["released.logits"]) < 2e-3' "$dir/a" "$V41/golden.safetensors"
+run_quietly logits "$V41" --ids "$dir/ids41" --out "$dir/none" --mtp
+is 'V4.1: predictions are refused' failed 'no multi-token-prediction block'
+run_quietly logits "$FLASH" --ids "$dir/ids" --out "$dir/none" --released-decode
+is 'V4: --released-decode is refused' failed 'only DeepSeek-V4.1'
+
 echo '1 2 3 four' >"$dir/bad"
 run_quietly logits "$FLASH" --ids "$dir/bad" --out "$dir/none"
 is 'a word that is no id is named' failed "line 1, word 4: 'four'"

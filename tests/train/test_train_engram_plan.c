@@ -37,7 +37,7 @@ static uint64_t hash_of(const int64_t *ids, size_t count) {
 
 static void put_token(struct buf *b, const char *bytes, size_t count, size_t id) {
     struct buf spelling = {0};
-    lexicon_spell(&spelling, bytes, count);
+    text_spell(&spelling, bytes, count);
     buf_string(b, id ? ", " : "");
     json_write_string(b, spelling.data, spelling.len);
     buf_printf(b, ": %zu", id);
