@@ -98,11 +98,11 @@ static void set_sources(const struct config *c, struct shape *s, uint32_t i, boo
 
 static void read_sources(const struct config *c, struct shape *s) {
     struct v41_shape *v = &s->v41;
-    bool *is = calloc(2 * (size_t)s->layers + 1, sizeof(*is)), *makes = is, *chooses = is + s->layers;
+    bool *makes = calloc(s->layers + 1, sizeof(*makes)), *chooses = calloc(s->layers + 1, sizeof(*chooses));
     uint32_t chooser = V41_NONE;
     v->key_source = array_of(c, s->layers);
     v->index_source = array_of(c, s->layers);
-    if (!is && !*c->rc)
+    if ((!makes || !chooses) && !*c->rc)
         *c->rc = err_memory(c->e);
     if (!*c->rc) {
         read_layers(c, "kv_source_layer_ids", s, makes);
@@ -116,7 +116,8 @@ static void read_sources(const struct config *c, struct shape *s) {
         else if (makes[i] || chooses[i])
             config_refuse(c, field, config_get(c, field), "layer %u has no entries: its ratio is 0", i);
     }
-    free(is);
+    free(makes);
+    free(chooses);
 }
 
 static void read_candidates(const struct config *c, struct shape *s) {

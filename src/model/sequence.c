@@ -25,8 +25,7 @@ static struct precision precision_of(enum sonde_precision p) {
 }
 
 static const struct architecture *architecture_of(const struct shape *s) {
-    static const struct architecture *const all[] = {
-        [FAMILY_V4] = &architecture_v4, [FAMILY_V41] = &architecture_v41};
+    static const struct architecture *const all[] = {[FAMILY_V4] = &architecture_v4, [FAMILY_V41] = &architecture_v41};
     return all[s->family];
 }
 

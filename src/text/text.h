@@ -73,8 +73,8 @@ void text_token_bytes(const sonde_tokenizer *tokenizer, int32_t id, const char *
 /* Appends bytes as they are spelled in the byte-level alphabet, in which each is one character. */
 void text_spell(struct buf *b, const char *bytes, size_t count);
 
-/* map [vocab]: compact ids of tokens, 0 to *count - 1, alike where their texts are the same word; ids that the tokenizer
- * lacks are all alike. Errors: MEMORY. */
+/* map [vocab]: compact ids of tokens, 0 to *count - 1, alike where their texts are the same word; ids that the
+ * tokenizer lacks are all alike. Errors: MEMORY. */
 int text_compact_ids(const sonde_tokenizer *tokenizer, uint32_t vocab, int64_t *map, int64_t *count,
                      struct sonde_error *e);
 
