@@ -42,9 +42,9 @@ static void select_smallest(uint64_t *x, uint64_t n, uint64_t k) {
 }
 
 /* Rows are scored in groups, as a key then is unpacked once for all of them. Of many rows a group is one worker's; of
- * few all workers score one group after another, KEYS_OF_ITEM keys an item, in the first one's room. CHOOSING: cost of
- * ranking a score. */
-enum { KEYS_OF_ITEM = 512, CHOOSING = 16 };
+ * few all workers score one group after another, KEYS_OF_ITEM keys (or BLOCKS_OF_ITEM blocks) an item, in the first
+ * one's room. CHOOSING: cost of ranking a score. */
+enum { KEYS_OF_ITEM = 512, BLOCKS_OF_ITEM = 64, CHOOSING = 16 };
 
 struct selection {
     struct cpu *cpu;
@@ -176,24 +176,62 @@ static uint64_t entries_of(const struct device_select *s, uint64_t row, uint64_t
     return count ? (count - 1) * s->block + min_u64(s->block, n - (uint64_t)blocks[count - 1] * s->block) : 0;
 }
 
-/* A row that chooses within its blocks, whose entries are scored one behind the other. */
-static void select_within(void *context, struct cpu_worker *worker, uint64_t row) {
-    const struct selection *t = context;
+/* Scores of what lies in blocks [from, to) of a row's, `n` entries in all; scores: of the first of its blocks. */
+static void score_blocks(const struct selection *t, struct cpu_worker *worker, uint64_t row, uint64_t from, uint64_t to,
+                         uint64_t n, float *scores) {
     const struct device_select *s = t->s;
     const int32_t *blocks = s->blocks + row * s->most_blocks;
-    uint64_t count = (uint64_t)s->block_counts[row], n = entries_of(s, row, count), limit = UINT64_MAX;
+    for (uint64_t i = from; i < to; i++)
+        score(t, worker, row, 1, (uint64_t)blocks[i] * s->block, min_u64(s->block, n - i * s->block),
+              scores + i * s->block);
+}
+
+/* What a row chooses of the n entries in its blocks; scores: if these are more than may be chosen. */
+static void choose_within(const struct device_select *s, struct cpu_worker *worker, uint64_t row, uint64_t n,
+                          const float *scores) {
+    const int32_t *blocks = s->blocks + row * s->most_blocks;
     int32_t *chosen = s->chosen + row * s->top, kept = 0;
+    uint64_t limit = UINT64_MAX;
     if (n > s->top) {
-        for (uint64_t i = 0; i < count; i++)
-            score(t, worker, row, 1, (uint64_t)blocks[i] * s->block, min_u64(s->block, n - i * s->block),
-                  worker->scores + i * s->block);
-        rank(worker, worker->scores, n);
+        rank(worker, scores, n);
         limit = rank_limit(worker, n, s->top);
     }
     for (uint64_t i = 0; i < n; i++)
         if (n <= s->top || worker->ranks[i] <= limit)
             chosen[kept++] = (int32_t)((uint64_t)blocks[i / s->block] * s->block + i % s->block);
     s->counts[row] = kept;
+}
+
+/* A row, by one worker. */
+static void within_item(void *context, struct cpu_worker *worker, uint64_t row) {
+    const struct selection *t = context;
+    uint64_t count = (uint64_t)t->s->block_counts[row], n = entries_of(t->s, row, count);
+    if (n > t->s->top)
+        score_blocks(t, worker, row, 0, count, n, worker->scores);
+    choose_within(t->s, worker, row, n, worker->scores);
+}
+
+/* Some blocks of the row that all score. */
+static void score_blocks_item(void *context, struct cpu_worker *worker, uint64_t i) {
+    const struct selection *t = context;
+    uint64_t count = (uint64_t)t->s->block_counts[t->first], from = i * BLOCKS_OF_ITEM;
+    score_blocks(t, worker, t->first, from, min_u64(count, from + BLOCKS_OF_ITEM), entries_of(t->s, t->first, count),
+                 t->cpu->workers[0].scores);
+}
+
+static void select_within(struct selection *t, uint64_t cost) {
+    struct cpu *cpu = t->cpu;
+    const struct device_select *s = t->s;
+    if (s->rows >= cpu->worker_count) {
+        cpu_each(cpu, s->rows, (uint64_t)s->most_blocks * s->block * cost, within_item, t);
+        return;
+    }
+    for (t->first = 0; t->first < s->rows; t->first++) {
+        uint64_t count = (uint64_t)s->block_counts[t->first], n = entries_of(s, t->first, count);
+        if (n > s->top)
+            cpu_each(cpu, ceil_div(count, BLOCKS_OF_ITEM), BLOCKS_OF_ITEM * s->block * cost, score_blocks_item, t);
+        choose_within(s, &cpu->workers[0], t->first, n, cpu->workers[0].scores);
+    }
 }
 
 /* ------------------------------------------------------------------------------------ among all */
@@ -232,7 +270,7 @@ void cpu_select(struct device *d, const struct device_select *s) {
     struct selection t = {.cpu = cpu, .s = s};
     uint64_t n = complete(s, s->rows - 1), cost = (uint64_t)s->heads * s->format.dim / 8;
     if (s->within) {
-        cpu_each(cpu, s->rows, min_u64(n, (uint64_t)s->most_blocks * s->block) * cost, select_within, &t);
+        select_within(&t, cost);
         return;
     }
     if (s->rows >= cpu->worker_count || n <= s->top) {
