@@ -9,14 +9,15 @@ _sonde_commands='run chat inspect logits tokenize render parse synth bench serve
 # _sonde_options COMMAND: its options, those that take a value with a "=" behind them.
 _sonde_options() {
     local device='--threads= --level= --invariant'
-    local model="--precision= --context= --chunk= --cache-memory= --cache-dir= --cache-disk= $device"
+    local model="--precision= --context= --chunk= --cache-memory= --cache-dir= --cache-disk= --released-decode
+        $device"
     local sampling='--temp= --top-k= --top-p= --min-p= --repetition-penalty= --presence-penalty= --frequency-penalty=
         --seed= --greedy'
     case $1 in
     run) echo "-p= --prompt= -n= --max-tokens= --system= --raw --think --effort= --stop= $sampling $model --stats" ;;
     chat) echo "--system= --think --effort= --load= -n= --max-tokens= $sampling $model --no-history" ;;
     inspect) echo '--json --tensors --check --context=' ;;
-    logits) echo "--ids= --out= --precision= --chunk= --decode-from= --mtp $device" ;;
+    logits) echo "--ids= --out= --precision= --chunk= --decode-from= --mtp --released-decode $device" ;;
     tokenize | render | parse) echo '--jsonl' ;;
     synth) echo '--shape= --layers= --experts= --vocab= --mtp --seed= --tokenizer= --force' ;;
     bench) echo "$device --precision= --prompt= --chunk= --context= --read= --generate= --batch= --json" ;;

@@ -39,6 +39,8 @@ complete -c sonde -n '__sonde_is run chat logits bench serve' -l threads -x -d '
 complete -c sonde -n '__sonde_is run chat logits bench serve' -l level -x -a 'best c avx2 avx512 amx neon bf16' \
     -d 'Instructions to use'
 complete -c sonde -n '__sonde_is run chat logits bench serve' -l invariant -d 'The same bits in any company; slower'
+complete -c sonde -n '__sonde_is run chat logits serve' -l released-decode \
+    -d 'Decode DeepSeek-V4.1 as its released code does'
 complete -c sonde -n '__sonde_is run chat logits bench serve' -l precision -x -a 'fast f32 kv official' \
     -d 'What is rounded on the way'
 complete -c sonde -n '__sonde_is run chat logits bench serve' -l chunk -x -d 'Tokens computed at once'
