@@ -124,17 +124,24 @@ SONDE_API int sonde_model_open(const char *path, const struct sonde_model_option
                                struct sonde_error *error);
 SONDE_API void sonde_model_close(sonde_model *model);
 
+/* Whose released encoder a prompt is written like. */
+enum sonde_chat_format {
+    SONDE_CHAT_V4,
+    SONDE_CHAT_V41, /* turns of the system's anywhere, efforts from 1 to 100, markup spelled with spaces */
+};
+
 struct sonde_model_info {
-    uint32_t vocab;         /* V: entries in a row of logits */
-    uint32_t layers;        /* without the multi-token-prediction block */
-    uint32_t hidden;        /* D */
-    uint32_t experts;       /* routed, in each layer */
-    uint32_t active;        /* of which a token uses so many */
-    uint32_t mtp_blocks;    /* multi-token-prediction blocks that can be run: 0 or 1 */
-    uint32_t context;       /* longest sequence the checkpoint states, in tokens */
-    int32_t bos, eos;       /* token ids that begin and end a text */
-    uint32_t thinks;        /* 1: chats think first unless told otherwise; 0 only if generation_config.json says so,
-                             * with "thinking": false */
+    uint32_t vocab;      /* V: entries in a row of logits */
+    uint32_t layers;     /* without the multi-token-prediction block */
+    uint32_t hidden;     /* D */
+    uint32_t experts;    /* routed, in each layer */
+    uint32_t active;     /* of which a token uses so many */
+    uint32_t mtp_blocks; /* multi-token-prediction blocks that can be run: 0 or 1 */
+    uint32_t context;    /* longest sequence the checkpoint states, in tokens */
+    int32_t bos, eos;    /* token ids that begin and end a text */
+    uint32_t thinks;     /* 1: chats think first unless told otherwise; 0 only if generation_config.json says so,
+                          * with "thinking": false */
+    enum sonde_chat_format chat_format;
     uint64_t parameters;    /* in the files, multi-token prediction included */
     uint64_t weights_bytes; /* of tensor data in the files */
 };
@@ -288,21 +295,27 @@ SONDE_API int sonde_decoder_finish(sonde_decoder *decoder, const char **text, si
 
 /* --------------------------------------------------------------------------------------- chat */
 
-/* Renders a conversation as the prompt a V4 model expects. `request` is a JSON object of `bytes` bytes:
+/* The format of a checkpoint directory, by the model_type of its config.json, of which nothing else is read; V4 where
+ * it has none. Errors: IO, FORMAT, UNSUPPORTED (another model_type), MEMORY. */
+SONDE_API int sonde_chat_format_read(const char *directory, enum sonde_chat_format *format, struct sonde_error *error);
+
+/* Renders a conversation as the prompt its model expects. `request` is a JSON object of `bytes` bytes:
  * {"messages": [...], "thinking_mode": "chat"|"thinking", "reasoning_effort": null|"high"|"max",
- * "drop_thinking": true|false}; all but messages may be left out (chat, null, true). Messages are those
- * of the released encoder: role system|user|assistant|tool|latest_reminder|developer with content,
- * reasoning_content, tools, tool_calls, response_format, task ...; docs/formats.md lists them.
+ * "drop_thinking": true|false}; all but messages may be left out (chat, null, true). V4.1 also has the effort "low" and
+ * integers from 1 to 100. Messages are those of the released encoder: role
+ * system|user|assistant|tool|latest_reminder, with V4 also developer, with content, reasoning_content, tools,
+ * tool_calls, response_format, task ...; docs/formats.md lists them.
  * *prompt is terminated; *length may be NULL. Errors: FORMAT (names message and field), MEMORY. */
-SONDE_API int sonde_chat_render(const char *request, size_t bytes, char **prompt, size_t *length,
-                                struct sonde_error *error);
+SONDE_API int sonde_chat_render(enum sonde_chat_format format, const char *request, size_t bytes, char **prompt,
+                                size_t *length, struct sonde_error *error);
 
 /* Parses what a model wrote after such a prompt into a message, as JSON text: {"role": "assistant",
  * "content": ..., "reasoning_content": ..., "tool_calls": [{"type": "function", "function": {"name": ...,
- * "arguments": "JSON"}}]}. Never fails on what a model wrote: what cannot be understood as a tool call
+ * "arguments": "JSON"}}]}. Calls are understood in any format's spelling; V4.1's of a tool in a namespace have a
+ * "namespace" besides. Never fails on what a model wrote: what cannot be understood as a tool call
  * stays in content, no text is lost. thinking: the prompt ended in <think>. Errors: MEMORY. */
-SONDE_API int sonde_chat_parse(const char *text, size_t bytes, bool thinking, char **message,
-                               struct sonde_error *error);
+SONDE_API int sonde_chat_parse(enum sonde_chat_format format, const char *text, size_t bytes, bool thinking,
+                               char **message, struct sonde_error *error);
 
 /* --------------------------------------------------------------------------------- prefixes */
 

@@ -52,7 +52,7 @@ void think_splitter_push(struct think_splitter *s, const char *text, size_t byte
 /* ------------------------------------------------------------------------------------ generation */
 
 /* A small model may write both sides of the conversation: its answer is over where another turn begins. */
-static const char *const turn_tokens[] = {"<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"};
+static const char *const turn_tokens[] = {"<｜User｜>", "<｜Assistant｜>", "<｜System｜>", "<｜begin▁of▁sentence｜>"};
 
 struct running {
     const struct answer_request *request;

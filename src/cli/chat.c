@@ -162,6 +162,9 @@ struct chat_options {
 
 static int chat_start(struct chat *chat, const struct chat_options *o) {
     struct buf history = {0};
+    struct sonde_model_info info;
+    sonde_model_info(chat->model, &info);
+    chat->conversation.format = info.chat_format;
     chat->out = (struct output){.fd = STDOUT_FILENO};
     chat->sampling = o->sampling;
     sampling_resolve(&chat->sampling, chat->model);

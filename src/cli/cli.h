@@ -245,6 +245,9 @@ int interrupt_status(void); /* STATUS_INTERRUPTED or STATUS_TERMINATED; STATUS_D
 int jsonl_each(int (*line)(void *context, const char *text, size_t bytes, json_t **out, struct sonde_error *e),
                void *context);
 
+/* The chat format of a checkpoint directory, V4's for NULL. Returns a status. */
+int chat_format_of(const char *directory, enum sonde_chat_format *format);
+
 /* A line as a JSON object, owed back. Errors: FORMAT, MEMORY. */
 int jsonl_object(const char *text, size_t bytes, json_t **object, struct sonde_error *e);
 

@@ -186,7 +186,7 @@ static int load_request(struct conversation *c, const json_t *request, const cha
 
 int conversation_load(struct conversation *c, const char *bytes, size_t count, const char *what,
                       struct sonde_error *e) {
-    struct conversation fresh = {0};
+    struct conversation fresh = {.format = c->format};
     json_t *request = NULL;
     int rc = json_parse(bytes, count, what, &request, e);
     if (rc)
@@ -218,10 +218,10 @@ int conversation_prompt(const struct conversation *c, const sonde_tokenizer *tok
     json_t *request = request_new(c, true);
     char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
     list_replays(c, &replays);
-    int rc = !text || replays.failed
-                 ? err_memory(e)
-                 : text_chat_encode(tokenizer, text, strlen(text), (const struct text_replay *)(void *)replays.data,
-                                    replays.len / sizeof(struct text_replay), ids, count, NULL, e);
+    int rc = !text || replays.failed ? err_memory(e)
+                                     : text_chat_encode(tokenizer, c->format, text, strlen(text),
+                                                        (const struct text_replay *)(void *)replays.data,
+                                                        replays.len / sizeof(struct text_replay), ids, count, NULL, e);
     json_decref(request);
     free(text);
     buf_release(&replays);

@@ -9,7 +9,7 @@ struct parse_options {
 
 /* {"text": ..., "thinking_mode": ...} to {"message": {...}}. */
 static int parse_line(void *context, const char *line, size_t length, json_t **out, struct sonde_error *e) {
-    (void)context;
+    const enum sonde_chat_format *format = context;
     const char *text, *mode = "chat";
     size_t bytes, mode_bytes;
     char *message = NULL;
@@ -23,7 +23,7 @@ static int parse_line(void *context, const char *line, size_t length, json_t **o
     if (!rc && !thinking && strcmp(mode, "chat") != 0)
         rc = err_set(e, SONDE_ERROR_FORMAT, "field thinking_mode: \"chat\" or \"thinking\" expected, not \"%s\"", mode);
     if (!rc)
-        rc = sonde_chat_parse(text, bytes, thinking, &message, e);
+        rc = sonde_chat_parse(*format, text, bytes, thinking, &message, e);
     if (!rc)
         rc = json_parse(message, strlen(message), "message", &parsed, e);
     if (!rc) {
@@ -38,12 +38,15 @@ static int parse_line(void *context, const char *line, size_t length, json_t **o
 
 static int parse(int argc, char **argv) {
     struct parse_options o = {0};
-    int status = flags_parse(&command_parse, argc, argv, &o, NULL);
+    const char *operands[1];
+    enum sonde_chat_format format;
+    int status = flags_parse(&command_parse, argc, argv, &o, operands);
     if (status >= 0)
         return status;
     if (!o.jsonl)
         return usage_error("parse", "say which form the input has: --jsonl");
-    return jsonl_each(parse_line, NULL);
+    status = chat_format_of(operands[0], &format);
+    return status ? status : jsonl_each(parse_line, &format);
 }
 
 static const struct flag flags[] = {
@@ -55,11 +58,13 @@ static const struct flag flags[] = {
 
 const struct command command_parse = {
     .name = "parse",
-    .operands = "",
+    .operands = "[MODEL]",
+    .operands_most = 1,
     .summary = "what a model wrote to a message with tool calls",
     .about = "Reads lines {\"text\": ..., \"thinking_mode\": \"chat\"|\"thinking\"} from standard input and\n"
              "writes lines {\"message\": {...}} with content, reasoning_content and tool_calls. What\n"
-             "cannot be understood as a tool call stays in content.",
+             "cannot be understood as a tool call stays in content. With MODEL, a checkpoint directory\n"
+             "whose config.json says that it is V4.1's, calls of tools in namespaces have those apart.",
     .flags = flags,
     .flag_count = COUNT_OF(flags),
     .run = parse,

@@ -1,4 +1,4 @@
-/* render.c - `sonde render`: conversations to the prompts a V4 model expects, a line of JSON at a time. */
+/* render.c - `sonde render`: conversations to the prompts their model expects, a line of JSON at a time. */
 #include "cli/cli.h"
 
 struct render_options {
@@ -7,10 +7,10 @@ struct render_options {
 
 /* {"messages": ...} to {"prompt": ...}. */
 static int render_line(void *context, const char *line, size_t bytes, json_t **out, struct sonde_error *e) {
-    (void)context;
+    const enum sonde_chat_format *format = context;
     char *prompt = NULL;
     size_t length;
-    int rc = sonde_chat_render(line, bytes, &prompt, &length, e);
+    int rc = sonde_chat_render(*format, line, bytes, &prompt, &length, e);
     if (!rc) {
         *out = json_pack("{s:s%}", "prompt", prompt, length);
         if (!*out)
@@ -22,12 +22,15 @@ static int render_line(void *context, const char *line, size_t bytes, json_t **o
 
 static int render(int argc, char **argv) {
     struct render_options o = {0};
-    int status = flags_parse(&command_render, argc, argv, &o, NULL);
+    const char *operands[1];
+    enum sonde_chat_format format;
+    int status = flags_parse(&command_render, argc, argv, &o, operands);
     if (status >= 0)
         return status;
     if (!o.jsonl)
         return usage_error("render", "say which form the input has: --jsonl");
-    return jsonl_each(render_line, NULL);
+    status = chat_format_of(operands[0], &format);
+    return status ? status : jsonl_each(render_line, &format);
 }
 
 static const struct flag flags[] = {
@@ -39,11 +42,14 @@ static const struct flag flags[] = {
 
 const struct command command_render = {
     .name = "render",
-    .operands = "",
+    .operands = "[MODEL]",
+    .operands_most = 1,
     .summary = "conversations to prompts",
     .about = "Reads lines {\"messages\": [...], \"thinking_mode\": \"chat\"|\"thinking\",\n"
              "\"reasoning_effort\": null|\"high\"|\"max\", \"drop_thinking\": true|false} from standard\n"
-             "input and writes lines {\"prompt\": ...}. All but messages may be left out.",
+             "input and writes lines {\"prompt\": ...}. All but messages may be left out.\n\n"
+             "The prompt is in the format of MODEL, a checkpoint directory whose config.json says\n"
+             "which; without one V4's. V4.1's efforts are also \"low\" and integers from 1 to 100.",
     .flags = flags,
     .flag_count = COUNT_OF(flags),
     .run = render,

@@ -65,16 +65,19 @@ static int raw_ids(const sonde_model *model, const struct buf *text, int32_t **i
     return rc;
 }
 
-static int chat_ids(const struct run_options *o, const sonde_tokenizer *tokenizer, const struct buf *text,
-                    int32_t **ids, size_t *count, struct sonde_error *e) {
-    struct conversation c = {.effort = (enum effort)o->effort};
+static int chat_ids(const struct run_options *o, const sonde_model *model, const struct buf *text, int32_t **ids,
+                    size_t *count, struct sonde_error *e) {
+    struct sonde_model_info info;
+    sonde_model_info(model, &info);
+    struct conversation c = {.effort = (enum effort)o->effort, .format = info.chat_format};
     if (o->system)
         buf_string(&c.system, o->system);
     struct message *m = conversation_add(&c, SPEAKER_USER);
     if (m)
         buf_append(&m->text, text->data, text->len);
-    int rc =
-        m && !m->text.failed && !c.system.failed ? conversation_prompt(&c, tokenizer, ids, count, e) : err_memory(e);
+    int rc = m && !m->text.failed && !c.system.failed
+                 ? conversation_prompt(&c, sonde_model_tokenizer(model), ids, count, e)
+                 : err_memory(e);
     conversation_release(&c);
     return rc;
 }
@@ -159,8 +162,7 @@ static int run_prompt(struct run_options *o, const char *path, const struct buf 
     if (status)
         return status;
     sampling_resolve(&o->sampling, model);
-    int rc = o->raw ? raw_ids(model, prompt, &ids, &count, &e)
-                    : chat_ids(o, sonde_model_tokenizer(model), prompt, &ids, &count, &e);
+    int rc = o->raw ? raw_ids(model, prompt, &ids, &count, &e) : chat_ids(o, model, prompt, &ids, &count, &e);
     status = rc ? report(&e) : run_answer(o, session, sonde_model_tokenizer(model), ids, count);
     sonde_free(ids);
     sonde_session_close(session);

@@ -144,6 +144,12 @@ static int write_line(struct output *out, const json_t *value, struct sonde_erro
     return SONDE_OK;
 }
 
+int chat_format_of(const char *directory, enum sonde_chat_format *format) {
+    struct sonde_error e;
+    *format = SONDE_CHAT_V4;
+    return directory && sonde_chat_format_read(directory, format, &e) ? report(&e) : STATUS_DONE;
+}
+
 int jsonl_object(const char *text, size_t bytes, json_t **object, struct sonde_error *e) {
     int rc = json_parse(text, bytes, "", object, NULL);
     if (!rc && !json_is_object(*object)) {

@@ -30,10 +30,11 @@ struct conversation {
     struct message *messages;
     size_t count, capacity;
     enum effort effort;
+    enum sonde_chat_format format; /* the model's */
 };
 
 void conversation_release(struct conversation *c);
-void conversation_clear(struct conversation *c); /* forgets messages, keeps system and effort */
+void conversation_clear(struct conversation *c); /* forgets messages, keeps the rest */
 
 /* Appends a message and returns it, to be filled in; NULL when memory is exhausted. Valid until the next
  * call. */

@@ -15,6 +15,7 @@ struct sonde_model {
     sonde_tokenizer *tokenizer;     /* NULL: none */
     struct sonde_sampling sampling; /* as generation_config.json recommends */
     bool quick;                     /* it says that chats do not think first */
+    enum sonde_chat_format chat_format;
 };
 
 struct sonde_session {

@@ -105,6 +105,8 @@ int sonde_model_open(const char *path, const struct sonde_model_options *options
     if (!rc && !options->no_tokenizer)
         rc = open_tokenizer(m, path, error);
     if (!rc)
+        rc = sonde_chat_format_read(path, &m->chat_format, error);
+    if (!rc)
         rc = open_generation(m, path, error);
     if (!rc)
         rc = store_open(m, options, options->level ? options->level : kernel_level_name(kernel_level_best()), &m->store,
@@ -147,7 +149,8 @@ void sonde_model_info(const sonde_model *model, struct sonde_model_info *info) {
                                       .context = (uint32_t)min_u64(s->context, UINT32_MAX),
                                       .bos = s->bos,
                                       .eos = s->eos,
-                                      .thinks = !model->quick};
+                                      .thinks = !model->quick,
+                                      .chat_format = model->chat_format};
     for (size_t i = 0; i < checkpoint_count(model->checkpoint); i++) {
         const struct tensor *t = checkpoint_at(model->checkpoint, i);
         info->parameters += tensor_parameters(t);

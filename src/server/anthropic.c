@@ -192,7 +192,7 @@ static void read_output(struct fields *f, struct dialogue *p, struct thinking *h
         fields_only(&inner, "effort|format", NULL);
         read_effort(&inner, "effort", &effort);
         f->failed |= inner.failed;
-        how->most = effort.most;
+        memcpy(how->effort, effort.effort, sizeof(how->effort));
         format = jnode_get(config, "format") ? jnode_get(config, "format") : format;
     }
     if (!format)
@@ -243,9 +243,9 @@ static void refuse_thread(struct fields *f) {
 }
 
 /* The conversation; t may be NULL where only its tokens are counted. */
-static void read_conversation(struct fields *f, struct task *t, struct dialogue *p, struct tools_asked *tools,
-                              const struct jnode **schema) {
-    struct thinking how = {0};
+static void read_conversation(struct fields *f, const struct server *s, struct task *t, struct dialogue *p,
+                              struct tools_asked *tools, const struct jnode **schema) {
+    struct thinking how = {.format = s->info.chat_format};
     size_t before;
     fields_only(f, known, harmless);
     refuse_thread(f);
@@ -259,8 +259,7 @@ static void read_conversation(struct fields *f, struct task *t, struct dialogue 
     read_output(f, p, &how, schema);
     read_tool_choice(f, tools);
     read_tools(f, p, tools, read_tool);
-    p->thinking = how.on;
-    p->effort_max = how.most;
+    take_thinking(p, &how);
 }
 
 static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
@@ -276,7 +275,7 @@ static int read_request(struct fields *f, struct task *t, struct dialogue *p) {
     t->sampling.top_k = (uint32_t)top_k;
     field_bool(f, "stream", &t->stream);
     read_stop(f, "stop_sequences", t);
-    read_conversation(f, t, p, &tools, &schema);
+    read_conversation(f, t->server, t, p, &tools, &schema);
     return f->failed ? -1 : take_request(t, p, &tools, schema, false, f->refusal);
 }
 
@@ -461,7 +460,7 @@ void serve_count_tokens(struct exchange *x) {
     size_t count = 0;
     int rc = read_body(x, &tree, &f, &r);
     if (!rc) {
-        read_conversation(&f, NULL, &p, &tools, &schema);
+        read_conversation(&f, exchange_server(x), NULL, &p, &tools, &schema);
         rc = f.failed ? -1 : 0;
         jtree_release(&tree);
     }

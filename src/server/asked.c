@@ -1,5 +1,6 @@
 /* asked.c - what the interfaces ask for and answer in the same way. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,13 +172,36 @@ void read_text(struct fields *f, const char *name, struct buf *to) {
     }
 }
 
+struct thinking thinking_usual(const struct server *s) {
+    return (struct thinking){.on = s->thinks, .format = s->info.chat_format};
+}
+
+/* Names in use are those of DeepSeek's interface and others; each stands for one that formats may have. */
 void read_effort(struct fields *f, const char *name, struct thinking *how) {
     static const char words[] = "none|minimal|low|medium|high|xhigh|max|ultra";
+    static const char *const efforts[] = {"", "low", "low", "high", "high", "high", "max", "max"};
+    const struct jnode *node = field(f, name);
+    if (jnode_is(node, JNODE_NUMBER)) {
+        if (!text_chat_takes_effort(how->format, node->text)) {
+            field_refuse(f, name, "%.20s is no effort of this model", node->text);
+            return;
+        }
+        how->on = true;
+        snprintf(how->effort, sizeof(how->effort), "%s", node->text);
+        return;
+    }
     int i = field_choice(f, name, words);
     if (i < 0)
         return;
     how->on = i > 0;
-    how->most = i >= 6;
+    *how->effort = 0;
+    if (text_chat_takes_effort(how->format, efforts[i]))
+        snprintf(how->effort, sizeof(how->effort), "\"%s\"", efforts[i]);
+}
+
+void take_thinking(struct dialogue *p, const struct thinking *how) {
+    p->thinking = how->on;
+    snprintf(p->effort, sizeof(p->effort), "%s", how->effort);
 }
 
 /* ----------------------------------------------------------------------------------------------- tools */
@@ -259,7 +283,8 @@ static int set_grammars(struct task *t, const struct jnode *list, const struct t
     t->tools = list != NULL;
     if (!list || (!formed && !called && tools->parallel && !tools->strict))
         return 0;
-    struct text_tools_options how = {.choice = called || formed ? TEXT_TOOLS_REQUIRED : TEXT_TOOLS_AUTO,
+    struct text_tools_options how = {.format = t->server->info.chat_format,
+                                     .choice = called || formed ? TEXT_TOOLS_REQUIRED : TEXT_TOOLS_AUTO,
                                      .only = tools->only,
                                      .single = !tools->parallel};
     return text_grammar_tools(list, &how, "tools", &t->grammars[formed], &e) ? refuse_error(r, &e) : 0;

@@ -41,10 +41,16 @@ void read_text(struct fields *f, const char *name, struct buf *to);
 
 /* How the model is to think. */
 struct thinking {
-    bool on, most; /* most: as hard as it can */
+    bool on;
+    char effort[EFFORT_ROOM]; /* as dialogue.effort */
+    enum sonde_chat_format format;
 };
-/* An effort by any of the names in use; "none" is no thinking. */
+/* As the model does unless told otherwise. */
+struct thinking thinking_usual(const struct server *s);
+/* An effort by any of the names in use, or a number where the format has those; "none" is no thinking. */
 void read_effort(struct fields *f, const char *name, struct thinking *how);
+/* Into the conversation. */
+void take_thinking(struct dialogue *p, const struct thinking *how);
 
 enum tool_choice { CHOICE_AUTO, CHOICE_NONE, CHOICE_ANY, CHOICE_ONE };
 

@@ -228,7 +228,7 @@ static void put_request(struct buf *b, const struct dialogue *p) {
     for (size_t i = 0; i < p->count; i++)
         put_message(b, p, i);
     buf_printf(b, "],\"thinking_mode\":\"%s\",\"reasoning_effort\":%s}", p->thinking ? "thinking" : "chat",
-               p->thinking && p->effort_max ? "\"max\"" : "null");
+               p->thinking && *p->effort ? p->effort : "null");
 }
 
 /* Tools and formats stand in the first message, which is the system's. */
@@ -264,7 +264,7 @@ static int encode(struct dialogue *p, struct server *s, int32_t **ids, size_t *c
     put_request(&request, p);
     int rc = !is_whole(p) || request.failed || find_replays(&y) ? err_memory(&e) : SONDE_OK;
     if (!rc)
-        rc = text_chat_encode(s->tokenizer, request.data, request.len,
+        rc = text_chat_encode(s->tokenizer, s->info.chat_format, request.data, request.len,
                               (const struct text_replay *)(const void *)y.list.data,
                               y.list.len / sizeof(struct text_replay), ids, count, thinking, &e);
     release_replays(&y);

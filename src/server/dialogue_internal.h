@@ -28,13 +28,16 @@ struct spoken {
     uint64_t before; /* hash of all before it */
 };
 
+enum { EFFORT_ROOM = 16 };
+
 struct dialogue {
     struct spoken *said;
     size_t count, room;
     struct buf tools;  /* JSON list in OpenAI's form; empty: none */
     struct buf format; /* JSON schema the answer is to follow; empty: none */
-    bool thinking, effort_max;
-    bool failed; /* out of memory */
+    bool thinking;
+    char effort[EFFORT_ROOM]; /* JSON: a name or a number that the model's format has; empty: the usual one */
+    bool failed;              /* out of memory */
 };
 
 struct spoken *dialogue_add(struct dialogue *p, enum speaker speaker); /* NULL: out of memory, p->failed */

@@ -95,7 +95,7 @@ static void read_message(struct fields *f, void *context) {
 /* ------------------------------------------------------------------------------------- what is asked for */
 
 static void read_thinking(struct fields *f, struct task *t, struct dialogue *p) {
-    struct thinking how = {.on = t->server->thinks};
+    struct thinking how = thinking_usual(t->server);
     const struct jnode *thinking = field_of(f, "thinking", JNODE_OBJECT);
     const struct jnode *template = field_of(f, "chat_template_kwargs", JNODE_OBJECT);
     field_count(f, "thinking_budget", 0, UINT32_MAX, &t->thinking_budget);
@@ -118,8 +118,8 @@ static void read_thinking(struct fields *f, struct task *t, struct dialogue *p) 
     }
     bool off = thinking && !how.on;
     read_effort(f, "reasoning_effort", &how);
-    p->thinking = how.on && !off;
-    p->effort_max = how.most;
+    how.on &= !off;
+    take_thinking(p, &how);
 }
 
 /* As it was written: the model reads it so. */

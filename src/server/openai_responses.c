@@ -219,7 +219,7 @@ static void refuse_memory(struct fields *f) {
 }
 
 static void read_thinking(struct fields *f, struct task *t, struct dialogue *p) {
-    struct thinking how = {.on = t->server->thinks};
+    struct thinking how = thinking_usual(t->server);
     const struct jnode *reasoning = field_of(f, "reasoning", JNODE_OBJECT);
     if (reasoning) {
         struct fields inner = {.object = reasoning, .path = "reasoning.", .refusal = f->refusal, .failed = f->failed};
@@ -228,8 +228,7 @@ static void read_thinking(struct fields *f, struct task *t, struct dialogue *p) 
         f->failed |= inner.failed;
     }
     field_count(f, "thinking_budget", 0, UINT32_MAX, &t->thinking_budget);
-    p->thinking = how.on;
-    p->effort_max = how.most;
+    take_thinking(p, &how);
 }
 
 /* What the response says of its request. */

@@ -59,7 +59,7 @@ static void release_options(struct server *s) {
 
 /* The ids that mean something to a server. */
 static void read_tokens(struct server *s) {
-    static const char *const turns[] = {"<｜User｜>", "<｜Assistant｜>", "<｜latest_reminder｜>",
+    static const char *const turns[] = {"<｜User｜>", "<｜Assistant｜>", "<｜System｜>", "<｜latest_reminder｜>",
                                         "<｜begin▁of▁sentence｜>"};
     s->think_end = sonde_tokenizer_added(s->tokenizer, "</think>");
     s->dsml = sonde_tokenizer_added(s->tokenizer, "｜DSML｜");

@@ -108,11 +108,11 @@ static int finish(struct encoded *n, int rc, int32_t **ids, size_t *count) {
     return rc;
 }
 
-int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size_t bytes,
+int text_chat_encode(const sonde_tokenizer *tokenizer, enum sonde_chat_format format, const char *request, size_t bytes,
                      const struct text_replay *replays, size_t replay_count, int32_t **ids, size_t *count,
                      bool *thinking, struct sonde_error *e) {
     struct prompt prompt;
-    int rc = prompt_render(request, bytes, &prompt, e);
+    int rc = prompt_render(format, request, bytes, &prompt, e);
     if (rc)
         return rc;
     struct encoded n = {.tokenizer = tokenizer, .prompt = &prompt, .e = e};
@@ -139,10 +139,11 @@ static int encode_answers(struct encoded *n, struct buf *answers) {
     return encode_to(n, p->length);
 }
 
-int text_chat_encode_answers(const sonde_tokenizer *tokenizer, const char *request, size_t bytes, int32_t **ids,
-                             size_t *count, struct text_range **answers, size_t *answer_count, struct sonde_error *e) {
+int text_chat_encode_answers(const sonde_tokenizer *tokenizer, enum sonde_chat_format format, const char *request,
+                             size_t bytes, int32_t **ids, size_t *count, struct text_range **answers,
+                             size_t *answer_count, struct sonde_error *e) {
     struct prompt prompt;
-    int rc = prompt_render(request, bytes, &prompt, e);
+    int rc = prompt_render(format, request, bytes, &prompt, e);
     if (rc)
         return rc;
     struct encoded n = {.tokenizer = tokenizer, .prompt = &prompt, .e = e};

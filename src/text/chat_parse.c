@@ -41,6 +41,7 @@ struct part {
 };
 
 struct scan {
+    const struct chat_format *format;
     const char *s;
     size_t count;
     bool strict, failed, unfit; /* failed: out of memory; unfit: not well-formed, in a strict scan */
@@ -413,9 +414,17 @@ static size_t trim_blank_line(const struct scan *c, size_t begin, size_t end) {
 }
 
 static void write_call(const struct scan *c, const struct part *part, struct buf *b) {
+    const char *name = c->s + part->name;
+    size_t space = tool_name_space(c->format, name, part->name_bytes), bare = space ? space + strlen("::") : 0;
     buf_string(b, b->len ? ", " : "");
-    buf_string(b, "{\"type\": \"function\", \"function\": {\"name\": ");
-    json_write_string(b, c->s + part->name, part->name_bytes);
+    buf_string(b, "{\"type\": \"function\", ");
+    if (space) {
+        buf_string(b, "\"namespace\": ");
+        json_write_string(b, name, space);
+        buf_string(b, ", ");
+    }
+    buf_string(b, "\"function\": {\"name\": ");
+    json_write_string(b, name + bare, part->name_bytes - bare);
     buf_string(b, ", \"arguments\": ");
     json_write_string(b, part->arguments, strlen(part->arguments));
     buf_string(b, "}}");
@@ -529,8 +538,9 @@ static int write_message(struct message *m, char **message, struct sonde_error *
                                                                        : buf_take(&out, message, NULL, e);
 }
 
-int sonde_chat_parse(const char *text, size_t bytes, bool thinking, char **message, struct sonde_error *error) {
-    struct scan c = {.s = bytes ? text : "", .count = without_end(text, bytes)};
+int sonde_chat_parse(enum sonde_chat_format format, const char *text, size_t bytes, bool thinking, char **message,
+                     struct sonde_error *error) {
+    struct scan c = {.format = chat_format_view(format), .s = bytes ? text : "", .count = without_end(text, bytes)};
     struct message m = {0};
     int rc = parse_text(&c, thinking, &m, error);
     if (!rc)

@@ -1,16 +1,20 @@
 /*
- * chat_render.c - a conversation becomes the prompt a V4 model expects.
+ * chat_render.c - a conversation becomes the prompt its model expects.
  *
  *     BOS [effort] system text [## Tools] [## Response Format:]
  *     <|User|> text or <tool_result>s, parted by blank lines
  *     <|Assistant|> <think> reasoning </think> content [tool calls] EOS        (thinking)
  *     <|Assistant|> </think> content [tool calls] EOS                          (chat)
  *
- * The prompt must equal the released encoder's (encoding_dsv4.py) byte for byte, as the model was trained on its
- * output; tests/golden/text/chat.json holds it to that. chat_turns.c makes turns of messages; here they are
- * written one by one, and what stands between turns depends on what comes next.
+ * V4.1 begins what the system says with <|System|>, at the beginning and anywhere else, and there the assistant answers
+ * the system as it answers the user.
  *
- * drop_thinking leaves out the reasoning of assistant turns before the last user turn, and developer messages
+ * The prompt must equal the released encoder's byte for byte, as the model was trained on its output;
+ * tests/golden/text/chat.json and chat-v41.json hold it to that. In what formats differ, chat_format.c says.
+ * chat_turns.c makes turns of messages; here they are written one by one, and what stands between turns depends on
+ * what comes next.
+ *
+ * drop_thinking leaves out the reasoning of assistant turns before the last turn that asks, and developer messages
  * there, but not in a conversation with tools.
  *
  * Where the released encoder raises or prints a Python object, this one is either clear about the field or takes
@@ -18,54 +22,23 @@
  *
  * All that comes out of messages is noted as typed, so that it can be tokenized as text (text.h).
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "text/chat_internal.h"
 
 struct rendering {
+    const struct chat_format *format;
     struct buf out;
     struct buf ranges; /* struct text_range */
     struct buf bodies; /* struct body */
     struct turns c;
-    bool thinking, drop, effort_max;
-    size_t think_end; /* behind the last <think> of the template */
+    bool thinking, drop;
+    const char *effort; /* what stands in the format's sentence; "": the sentence is left out */
+    size_t think_end;   /* behind the last <think> of the template */
     struct sonde_error *e;
 };
-
-/* ---------------------------------------------------------------------------------------- templates */
-
-static const char effort_max_text[] =
-    "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
-    "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
-    "rigorously stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
-    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered "
-    "alternative, "
-    "and rejected hypothesis to ensure absolutely no assumption is left unchecked.\n\n";
-
-static const char tools_before[] =
-    "## Tools\n\n"
-    "You have access to a set of tools to help answer the user's question. You can invoke tools by writing a "
-    "\"<" DSML "tool_calls>\" block like the following:\n\n"
-    "<" DSML "tool_calls>\n"
-    "<" DSML "invoke name=\"$TOOL_NAME\">\n"
-    "<" DSML "parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</" DSML "parameter>\n"
-    "...\n"
-    "</" DSML "invoke>\n"
-    "<" DSML "invoke name=\"$TOOL_NAME2\">\n"
-    "...\n"
-    "</" DSML "invoke>\n"
-    "</" DSML "tool_calls>\n\n"
-    "String parameters should be specified as is and set `string=\"true\"`. For all other types (numbers, booleans, "
-    "arrays, objects), pass the value in JSON format and set `string=\"false\"`.\n\n"
-    "If thinking_mode is enabled (triggered by " THINK_BEGIN
-    "), you MUST output your complete reasoning inside " THINK_BEGIN "..." THINK_END
-    " BEFORE any tool calls or final response.\n\n"
-    "Otherwise, output directly after " THINK_END " with tool calls or final response.\n\n"
-    "### Available Tool Schemas\n\n";
-
-static const char tools_after[] =
-    "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool calls.\n";
 
 static const char format_before[] =
     "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n";
@@ -80,6 +53,10 @@ static void end_typed(struct rendering *r, struct text_range *range) {
     range->end = r->out.len;
     if (range->end > range->begin)
         buf_append(&r->ranges, range, sizeof(*range));
+}
+
+static void put_spelled(struct rendering *r, enum dsml_spelling which) {
+    buf_string(&r->out, r->format->spelling[which]);
 }
 
 static void put_typed(struct rendering *r, const struct jnode *text) {
@@ -99,8 +76,12 @@ static void put_json(struct rendering *r, const struct jnode *node) {
 
 /* ------------------------------------------------------------------------------------------- write */
 
-/* "[Unsupported image_url]" */
+/* An image, where the format has them, or "[Unsupported image_url]". */
 static void write_unknown(struct rendering *r, const struct jnode *type) {
+    if (*r->format->image && (jnode_says(type, "image") || jnode_says(type, "image_url"))) {
+        buf_string(&r->out, r->format->image);
+        return;
+    }
     buf_string(&r->out, "[Unsupported ");
     if (type)
         put_typed(r, type);
@@ -143,17 +124,24 @@ static void write_user(struct rendering *r, const struct turn *turn) {
     }
 }
 
+static void put_schema(struct rendering *r, const struct jnode *tool) {
+    struct text_range range;
+    begin_typed(r, &range);
+    tool_schema_write(&r->out, r->format, tool);
+    end_typed(r, &range);
+}
+
 static void write_tools_and_format(struct rendering *r, const struct jnode *message) {
     const struct jnode *tools = jnode_get(message, "tools"), *format = jnode_get(message, "response_format");
     if (jnode_truth(tools)) {
         buf_string(&r->out, "\n\n");
-        buf_string(&r->out, tools_before);
+        buf_string(&r->out, r->format->tools_before);
         for (const struct jnode *tool = tools->first; tool; tool = tool->next) {
-            put_json(r, jnode_get(tool, "function"));
+            put_schema(r, tool);
             if (tool->next)
                 buf_byte(&r->out, '\n');
         }
-        buf_string(&r->out, tools_after);
+        buf_string(&r->out, r->format->tools_after);
     }
     if (jnode_truth(format)) {
         buf_string(&r->out, format_before);
@@ -164,59 +152,67 @@ static void write_tools_and_format(struct rendering *r, const struct jnode *mess
 static void write_parameter(struct rendering *r, const char *name, size_t length, const struct jnode *value) {
     bool string = value->kind == JNODE_STRING;
     struct jnode key = {.text = name, .length = length};
-    buf_string(&r->out, "<" DSML "parameter name=\"");
+    put_spelled(r, SPELL_PARAMETER);
     put_typed(r, &key);
     buf_printf(&r->out, "\" string=\"%s\">", string ? "true" : "false");
     if (string)
         put_typed(r, value);
     else
         put_json(r, value);
-    buf_string(&r->out, "</" DSML "parameter>");
+    put_spelled(r, SPELL_PARAMETER_END);
 }
 
+/* A line each; an empty one where there are none. */
 static void write_members(struct rendering *r, const struct jnode *object) {
-    for (const struct jnode *member = object->first; member; member = member->next) {
+    if (!object->first)
+        buf_byte(&r->out, '\n');
+    for (const struct jnode *member = object->first; member; member = member->next)
         write_parameter(r, member->key, member->key_length, member);
-        if (member->next)
-            buf_byte(&r->out, '\n');
-    }
 }
 
-/* Arguments come as an object or as its JSON text. A text that is no object, which some model once wrote, becomes
- * one parameter "arguments", so that the conversation can go on. */
+/* Arguments come as an object, as its JSON text, or as the JSON text of that. A text that is no object, which some
+ * model once wrote, becomes one parameter "arguments", so that the conversation can go on. */
 static int write_arguments(struct rendering *r, const struct jnode *arguments) {
-    if (jnode_is(arguments, JNODE_OBJECT)) {
-        write_members(r, arguments);
-        return SONDE_OK;
+    struct jtree tree[2] = {{0}};
+    const struct jnode *object = arguments;
+    int rc = SONDE_OK;
+    for (size_t i = 0; i < COUNT_OF(tree) && !rc && jnode_is(object, JNODE_STRING); i++) {
+        rc = jtree_parse(object->text, object->length, "arguments", &tree[i], NULL);
+        object = rc ? NULL : tree[i].root;
     }
-    if (!arguments || strspn(arguments->text, " \t\r\n") == arguments->length)
-        return SONDE_OK;
-    struct jtree tree;
-    int rc = jtree_parse(arguments->text, arguments->length, "arguments", &tree, NULL);
-    if (rc == SONDE_ERROR_MEMORY)
-        return err_memory(r->e);
-    if (rc || tree.root->kind != JNODE_OBJECT)
-        write_parameter(r, "arguments", strlen("arguments"), arguments);
+    if (jnode_is(object, JNODE_OBJECT))
+        write_members(r, object);
+    else if (!arguments || strspn(arguments->text, " \t\r\n") == arguments->length)
+        buf_byte(&r->out, '\n');
     else
-        write_members(r, tree.root);
-    if (!rc)
-        jtree_release(&tree);
-    return SONDE_OK;
+        write_parameter(r, "arguments", strlen("arguments"), arguments);
+    for (size_t i = 0; i < COUNT_OF(tree); i++)
+        jtree_release(&tree[i]);
+    return rc == SONDE_ERROR_MEMORY ? err_memory(r->e) : SONDE_OK;
+}
+
+static void put_name(struct rendering *r, const struct jnode *call) {
+    struct text_range range;
+    struct tool_name name;
+    tool_name_read(r->format, call, &name);
+    begin_typed(r, &range);
+    tool_name_write(&r->out, &name);
+    end_typed(r, &range);
 }
 
 static int write_calls(struct rendering *r, const struct jnode *calls) {
-    buf_string(&r->out, "\n\n<" DSML "tool_calls>\n");
+    buf_string(&r->out, "\n\n");
+    put_spelled(r, SPELL_BLOCK);
     for (const struct jnode *call = calls->first; call; call = call->next) {
-        const struct jnode *function = jnode_get(call, "function");
-        buf_string(&r->out, "<" DSML "invoke name=\"");
-        put_typed(r, jnode_get(function, "name"));
+        put_spelled(r, SPELL_INVOKE);
+        put_name(r, call);
         buf_string(&r->out, "\">\n");
-        int rc = write_arguments(r, jnode_get(function, "arguments"));
+        int rc = write_arguments(r, jnode_get(jnode_get(call, "function"), "arguments"));
         if (rc)
             return rc;
-        buf_string(&r->out, "\n</" DSML "invoke>\n");
+        put_spelled(r, SPELL_INVOKE_END);
     }
-    buf_string(&r->out, "</" DSML "tool_calls>");
+    put_spelled(r, SPELL_BLOCK_END);
     return SONDE_OK;
 }
 
@@ -257,10 +253,18 @@ static int write_turn(struct rendering *r, size_t i, size_t last_user) {
     default:
         if (turn->role == ROLE_DEVELOPER)
             buf_string(&r->out, USER_BEGIN);
+        else if (i) /* the first begins with the prompt */
+            buf_string(&r->out, r->format->system);
         write_content(r, content);
         write_tools_and_format(r, turn->message);
         return SONDE_OK;
     }
+}
+
+/* Turns that the assistant answers. */
+static bool asks(const struct rendering *r, size_t i) {
+    enum role role = r->c.turns[i].role;
+    return role == ROLE_USER || role == ROLE_DEVELOPER || (role == ROLE_SYSTEM && i && r->format->systems_ask);
 }
 
 /* What a turn ends with when the assistant is to speak next: a task's token, or its own and the thinking mark. */
@@ -268,9 +272,8 @@ static void write_transition(struct rendering *r, size_t i, size_t last_user) {
     const struct turn *turn = &r->c.turns[i];
     if (i + 1 < r->c.turn_count && r->c.turns[i + 1].role != ROLE_ASSISTANT && r->c.turns[i + 1].role != ROLE_REMINDER)
         return;
-    bool asks = turn->role == ROLE_USER || turn->role == ROLE_DEVELOPER;
     bool action = turn->task && strcmp(turn->task, "action") == 0;
-    if (action || (asks && !turn->task)) {
+    if (action || (asks(r, i) && !turn->task)) {
         bool think = r->thinking && (action || !r->drop || i >= last_user);
         buf_string(&r->out, ASSISTANT_BEGIN);
         buf_string(&r->out, think ? THINK_BEGIN : THINK_END);
@@ -284,7 +287,7 @@ static void write_transition(struct rendering *r, size_t i, size_t last_user) {
 /* The last turn that asks, or SIZE_MAX. */
 static size_t last_asking(const struct rendering *r) {
     for (size_t i = r->c.turn_count; i--;)
-        if (r->c.turns[i].role == ROLE_USER || r->c.turns[i].role == ROLE_DEVELOPER)
+        if (asks(r, i))
             return i;
     return SIZE_MAX;
 }
@@ -297,6 +300,18 @@ static void drop_developers(struct rendering *r) {
     r->c.turn_count = kept;
 }
 
+/* All before the first turn's own text. */
+static void write_opening(struct rendering *r) {
+    bool effort = r->thinking && *r->effort;
+    buf_string(&r->out, TEXT_BEGIN);
+    if (!r->c.turn_count)
+        return;
+    if (effort || r->c.turns[0].role == ROLE_SYSTEM)
+        buf_string(&r->out, r->format->system);
+    if (effort)
+        buf_printf(&r->out, "%s%s%s", r->format->effort_before, r->effort, r->format->effort_after);
+}
+
 static int write_all(struct rendering *r) {
     for (size_t i = 0; i < r->c.turn_count; i++)
         if (r->c.turns[i].role != ROLE_USER && jnode_truth(jnode_get(r->c.turns[i].message, "tools")))
@@ -304,9 +319,7 @@ static int write_all(struct rendering *r) {
     if (r->thinking && r->drop)
         drop_developers(r);
     size_t last_user = last_asking(r);
-    buf_string(&r->out, TEXT_BEGIN);
-    if (r->thinking && r->effort_max && r->c.turn_count)
-        buf_string(&r->out, effort_max_text);
+    write_opening(r);
     for (size_t i = 0; i < r->c.turn_count; i++) {
         int rc = write_turn(r, i, last_user);
         if (rc)
@@ -322,6 +335,25 @@ static int field_error(struct sonde_error *e, const char *field, const char *exp
     return err_set(e, SONDE_ERROR_FORMAT, "%s: %s is expected", field, expected);
 }
 
+static int read_effort(struct rendering *r, const struct jnode *effort) {
+    const struct chat_format *f = r->format;
+    bool number = jnode_is(effort, JNODE_NUMBER);
+    r->effort = f->effort_default;
+    if (!effort)
+        return SONDE_OK;
+    r->effort = number || effort->kind == JNODE_STRING ? chat_effort_text(f, effort->text, number) : NULL;
+    if (r->effort)
+        return SONDE_OK;
+    char expected[128];
+    int used = snprintf(expected, sizeof(expected), "null");
+    for (size_t i = 0; f->efforts[i].name; i++)
+        used += snprintf(expected + used, sizeof(expected) - (size_t)used, "%s\"%s\"",
+                         f->efforts[i + 1].name || f->effort_most ? ", " : " or ", f->efforts[i].name);
+    if (f->effort_most)
+        snprintf(expected + used, sizeof(expected) - (size_t)used, " or an integer from 1 to %u", f->effort_most);
+    return field_error(r->e, "reasoning_effort", expected);
+}
+
 static int read_request(struct rendering *r, const struct jnode *request) {
     const struct jnode *mode = jnode_get(request, "thinking_mode"), *effort = jnode_get(request, "reasoning_effort");
     const struct jnode *drop = jnode_get(request, "drop_thinking"), *messages = jnode_get(request, "messages");
@@ -329,14 +361,12 @@ static int read_request(struct rendering *r, const struct jnode *request) {
         return field_error(r->e, "messages", "a list");
     if (mode && !jnode_says(mode, "chat") && !jnode_says(mode, "thinking"))
         return field_error(r->e, "thinking_mode", "\"chat\" or \"thinking\"");
-    if (effort && !jnode_says(effort, "high") && !jnode_says(effort, "max"))
-        return field_error(r->e, "reasoning_effort", "null, \"high\" or \"max\"");
     if (drop && drop->kind != JNODE_TRUE && drop->kind != JNODE_FALSE)
         return field_error(r->e, "drop_thinking", "true or false");
     r->thinking = jnode_says(mode, "thinking");
-    r->effort_max = jnode_says(effort, "max");
     r->drop = !drop || drop->kind == JNODE_TRUE;
-    int rc = turns_read(messages, &r->c, r->e);
+    int rc = read_effort(r, effort);
+    rc = rc ? rc : turns_read(r->format, messages, &r->c, r->e);
     return rc ? rc : write_all(r);
 }
 
@@ -360,12 +390,13 @@ static int take_all(struct rendering *r, struct prompt *p) {
     return rc;
 }
 
-int prompt_render(const char *request, size_t bytes, struct prompt *prompt, struct sonde_error *e) {
+int prompt_render(enum sonde_chat_format format, const char *request, size_t bytes, struct prompt *prompt,
+                  struct sonde_error *e) {
     struct jtree tree;
     int rc = jtree_parse(request, bytes, "request", &tree, e);
     if (rc)
         return rc;
-    struct rendering r = {.e = e};
+    struct rendering r = {.format = chat_format_view(format), .e = e};
     rc = read_request(&r, tree.root);
     if (!rc)
         rc = take_all(&r, prompt);
@@ -384,10 +415,10 @@ void prompt_release(struct prompt *prompt) {
     *prompt = (struct prompt){0};
 }
 
-int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
-                     size_t *typed_count, struct sonde_error *e) {
+int text_chat_render(enum sonde_chat_format format, const char *request, size_t bytes, char **prompt, size_t *length,
+                     struct text_range **typed, size_t *typed_count, struct sonde_error *e) {
     struct prompt p;
-    int rc = prompt_render(request, bytes, &p, e);
+    int rc = prompt_render(format, request, bytes, &p, e);
     if (rc)
         return rc;
     *prompt = p.text;
@@ -403,6 +434,7 @@ int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *l
     return SONDE_OK;
 }
 
-int sonde_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct sonde_error *error) {
-    return text_chat_render(request, bytes, prompt, length, NULL, NULL, error);
+int sonde_chat_render(enum sonde_chat_format format, const char *request, size_t bytes, char **prompt, size_t *length,
+                      struct sonde_error *error) {
+    return text_chat_render(format, request, bytes, prompt, length, NULL, NULL, error);
 }

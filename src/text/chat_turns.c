@@ -26,6 +26,20 @@ static int string_or_absent(struct turns *c, size_t message, const struct jnode 
     return !value || value->kind == JNODE_STRING ? SONDE_OK : wrong(c, message, field, "a string");
 }
 
+static bool is_image(const struct jnode *block) {
+    const struct jnode *type = jnode_get(block, "type");
+    return jnode_says(type, "image") || jnode_says(type, "image_url");
+}
+
+/* An image is told by one of three fields, or in an image_url, which may be the address itself. */
+static bool has_source(const struct jnode *block) {
+    const struct jnode *at = jnode_get(block, "image_url");
+    if (jnode_says(jnode_get(block, "type"), "image_url"))
+        return jnode_truth(jnode_is(at, JNODE_STRING) ? at : jnode_get(at, "url"));
+    return jnode_truth(jnode_get(block, "source")) || jnode_truth(jnode_get(block, "url")) ||
+           jnode_truth(jnode_get(block, "data"));
+}
+
 /* A content that is a string, or a list of blocks each of which is an object with a type; or absent. */
 static int check_content(struct turns *c, size_t message, const struct jnode *content, const char *field) {
     if (!content || content->kind == JNODE_STRING)
@@ -38,18 +52,23 @@ static int check_content(struct turns *c, size_t message, const struct jnode *co
             return wrong(c, message, field, "a block with a \"type\"");
         if (text && text->kind != JNODE_STRING)
             return wrong(c, message, field, "a block whose \"text\" is a string");
+        if (*c->format->image && is_image(block) && !has_source(block))
+            return wrong(c, message, field, "an image with a \"source\", \"url\" or \"data\"");
     }
     return SONDE_OK;
 }
 
 static int read_role(struct turns *c, size_t index, const struct jnode *message, enum role *role) {
     const struct jnode *name = jnode_get(message, "role");
-    for (int i = 0; i < ROLE_COUNT; i++)
+    int known = c->format->developers ? ROLE_COUNT : ROLE_DEVELOPER;
+    for (int i = 0; i < known; i++)
         if (jnode_says(name, role_names[i])) {
             *role = (enum role)i;
             return SONDE_OK;
         }
-    return wrong(c, index, "role", "system, user, assistant, tool, latest_reminder or developer");
+    return wrong(c, index, "role",
+                 c->format->developers ? "system, user, assistant, tool, latest_reminder or developer"
+                                       : "system, user, assistant, tool or latest_reminder");
 }
 
 static int read_task(struct turns *c, size_t index, const struct jnode *message, const char **task) {
@@ -67,9 +86,13 @@ static int check_tools(struct turns *c, size_t index, const struct jnode *messag
         return SONDE_OK;
     if (tools->kind != JNODE_ARRAY)
         return wrong(c, index, "tools", "a list");
-    for (const struct jnode *tool = tools->first; tool; tool = tool->next)
+    for (const struct jnode *tool = tools->first; tool; tool = tool->next) {
+        struct tool_name name;
         if (!jnode_is(jnode_get(tool, "function"), JNODE_OBJECT))
             return wrong(c, index, "tools", "a \"function\" object in each");
+        if (!tool_name_read(c->format, tool, &name))
+            return wrong(c, index, "tools", "a \"name\" in each, in one namespace at most");
+    }
     return SONDE_OK;
 }
 
@@ -83,6 +106,9 @@ static int check_calls(struct turns *c, size_t index, const struct jnode *messag
         const struct jnode *function = jnode_get(call, "function"), *arguments = jnode_get(function, "arguments");
         if (!jnode_is(jnode_get(function, "name"), JNODE_STRING))
             return wrong(c, index, "tool_calls", "a \"function\" with a \"name\" in each");
+        struct tool_name name;
+        if (!tool_name_read(c->format, call, &name))
+            return wrong(c, index, "tool_calls", "a \"name\" in each, in one namespace at most");
         if (arguments && arguments->kind != JNODE_STRING && arguments->kind != JNODE_OBJECT)
             return wrong(c, index, "tool_calls", "\"arguments\" that are an object or its JSON text");
     }
@@ -277,8 +303,8 @@ static int sort_results(struct turns *c) {
     return rc;
 }
 
-int turns_read(const struct jnode *messages, struct turns *c, struct sonde_error *e) {
-    *c = (struct turns){.e = e};
+int turns_read(const struct chat_format *format, const struct jnode *messages, struct turns *c, struct sonde_error *e) {
+    *c = (struct turns){.format = format, .e = e};
     int rc = gather(c, messages);
     return rc ? rc : sort_results(c);
 }

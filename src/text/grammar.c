@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/chat_internal.h"
 #include "text/grammar_internal.h"
 
 enum { TOOLS_MAX = 1024, NAME_MAX_BYTES = 128, TRIED_PROPERTIES = 64 };
@@ -75,7 +76,8 @@ int text_grammar_schema(const struct jnode *schema, const char *what, struct tex
 /* -------------------------------------------------------------------------------------------- tools */
 
 struct tool {
-    const struct jnode *name, *parameters; /* parameters NULL: none */
+    struct buf name;                /* as calls have it */
+    const struct jnode *parameters; /* NULL: none */
     bool strict, lenient;
     struct jtree simpler; /* if lenient: what is held to */
     size_t index;         /* in the list that was given */
@@ -84,6 +86,7 @@ struct tool {
 struct tools {
     struct tool *all;
     size_t count;
+    const struct chat_format *format;
     const char *what;
     struct sonde_error *e;
 };
@@ -146,21 +149,34 @@ static int simplify(struct tool *tool, struct sonde_error *e) {
     return rc;
 }
 
-static int check_name(const struct tools *t, const struct tool *tool) {
-    const struct jnode *n = tool->name;
-    if (!jnode_is(n, JNODE_STRING) || !n->length)
+/* Of `node`: its name by itself, and as calls have it. */
+static int read_name(const struct tools *t, const struct jnode *node, struct tool *tool, struct tool_name *name) {
+    struct buf *n = &tool->name;
+    bool single = tool_name_read(t->format, node, name);
+    if (!jnode_is(name->name, JNODE_STRING) || !name->name->length)
         return err_set(t->e, SONDE_ERROR_FORMAT, "%s[%zu].function.name: a string is expected", t->what, tool->index);
-    for (size_t i = 0; i < n->length; i++)
-        if (n->text[i] <= ' ' || n->text[i] == 0x7f || strchr("\"'<>", n->text[i]) || n->length > NAME_MAX_BYTES)
+    if (!single)
+        return err_set(t->e, SONDE_ERROR_FORMAT, "%s[%zu].namespace: one namespace at most is expected", t->what,
+                       tool->index);
+    tool_name_write(n, name);
+    if (n->failed)
+        return err_memory(t->e);
+    for (size_t i = 0; i < n->len; i++)
+        if (n->data[i] <= ' ' || n->data[i] == 0x7f || strchr("\"'<>", n->data[i]) || n->len > NAME_MAX_BYTES)
             return err_set(t->e, SONDE_ERROR_UNSUPPORTED,
                            "%s[%zu].function.name: at most %d ASCII characters, none of them space, quote or angle "
                            "bracket, are expected",
                            t->what, tool->index, NAME_MAX_BYTES);
     for (const struct tool *other = t->all; other < tool; other++)
-        if (other->name->length == n->length && memcmp(other->name->text, n->text, n->length) == 0)
+        if (other->name.len == n->len && memcmp(other->name.data, n->data, n->len) == 0)
             return err_set(t->e, SONDE_ERROR_FORMAT, "%s[%zu].function.name: \"%s\" comes twice", t->what, tool->index,
-                           n->text);
+                           n->data);
     return SONDE_OK;
+}
+
+/* True if `only` asks for this tool: by its whole name, or by the one it has in its namespace. */
+static bool is_asked_for(const struct tool *tool, const struct tool_name *name, const char *only) {
+    return !only || strcmp(tool->name.data, only) == 0 || jnode_says(name->name, only);
 }
 
 /* The tools that may be called. */
@@ -174,14 +190,15 @@ static int read_tools(struct tools *t, const struct jnode *list, const char *onl
     for (const struct jnode *n = list->first; n; n = n->next, index++) {
         const struct jnode *function = jnode_get(n, "function");
         struct tool *tool = &t->all[t->count];
-        *tool = (struct tool){.name = jnode_get(function, "name"),
-                              .parameters = jnode_get(function, "parameters"),
+        struct tool_name name;
+        buf_release(&tool->name);
+        *tool = (struct tool){.parameters = jnode_get(function, "parameters"),
                               .strict = jnode_truth(jnode_get(function, "strict")),
                               .index = index};
-        int rc = check_name(t, tool);
+        int rc = read_name(t, n, tool, &name);
         if (rc)
             return rc;
-        t->count += !only || strcmp(tool->name->text, only) == 0;
+        t->count += is_asked_for(tool, &name, only);
     }
     if (!t->count)
         return err_set(t->e, SONDE_ERROR_ARGUMENT, only ? "%s: there is no tool \"%s\"" : "%s: there is no tool",
@@ -195,7 +212,7 @@ static int compile_names(struct build *b, const struct tools *t) {
     if (!words)
         return err_memory(t->e);
     for (size_t i = 0; i < t->count; i++)
-        words[i] = (struct word){t->all[i].name->text, t->all[i].name->length, (uint32_t)i + 1};
+        words[i] = (struct word){t->all[i].name.data, t->all[i].name.len, (uint32_t)i + 1};
     int rc = dfa_words(words, t->count, &b->budget, &names);
     free(words);
     return rc ? rc : build_keep(b, names, &b->g->tools);
@@ -242,7 +259,7 @@ static int let_go(struct tools *t, size_t failed, int rc, struct sonde_error *e)
 
 int text_grammar_tools(const struct jnode *tools, const struct text_tools_options *options, const char *what,
                        struct text_grammar **grammar, struct sonde_error *e) {
-    struct tools t = {.what = what, .e = e};
+    struct tools t = {.format = chat_format_view(options->format), .what = what, .e = e};
     struct text_grammar *g = NULL;
     size_t failed = 0;
     int rc = read_tools(&t, tools, options->only);
@@ -255,12 +272,15 @@ int text_grammar_tools(const struct jnode *tools, const struct text_tools_option
         rc = let_go(&t, failed, rc, e);
     }
     if (!rc) {
+        g->format = t.format;
         g->required = options->choice == TEXT_TOOLS_REQUIRED;
         g->parallel = !options->single;
         *grammar = g;
     }
-    for (size_t i = 0; t.all && i < t.count; i++)
+    for (size_t i = 0; t.all && i <= tools->count; i++) {
         jtree_release(&t.all[i].simpler);
+        buf_release(&t.all[i].name);
+    }
     free(t.all);
     return rc;
 }

@@ -1,5 +1,6 @@
 /*
- * grammar_calls.c - the machine around JSON: answers with tool calls, written in DSML as chat_render.c writes them.
+ * grammar_calls.c - the machine around JSON: answers with tool calls, written in DSML as chat_render.c writes them, in
+ * the spelling of the grammar's format; V4's is
  *
  *     text ... \n\n<|DSML|tool_calls>\n                          FRAME_FREE, or nothing but up to two newlines
  *     <|DSML|invoke name="TOOL">\n                               FRAME_CALLS
@@ -23,31 +24,13 @@
 #include "text/chat_internal.h"
 #include "text/grammar_internal.h"
 
-enum literal {
-    LITERAL_BLOCK,
-    LITERAL_BLOCK_END,
-    LITERAL_INVOKE,
-    LITERAL_INVOKE_NAMED,
-    LITERAL_INVOKE_END,
-    LITERAL_PARAMETER,
-    LITERAL_STRING,
-    LITERAL_TRUE,
-    LITERAL_FALSE,
-    LITERAL_PARAMETER_END,
-};
+/* Those of enum dsml_spelling, as the format spells them, and what stands between them in any format. */
+enum literal { LITERAL_INVOKE_NAMED = SPELL_COUNT, LITERAL_STRING, LITERAL_TRUE, LITERAL_FALSE };
 
-static const char *const literals[] = {
-    [LITERAL_BLOCK] = "<" DSML "tool_calls>\n",
-    [LITERAL_BLOCK_END] = "</" DSML "tool_calls>",
-    [LITERAL_INVOKE] = "<" DSML "invoke name=\"",
-    [LITERAL_INVOKE_NAMED] = ">\n",
-    [LITERAL_INVOKE_END] = "</" DSML "invoke>\n",
-    [LITERAL_PARAMETER] = "<" DSML "parameter name=\"",
-    [LITERAL_STRING] = " string=\"",
-    [LITERAL_TRUE] = "true\">",
-    [LITERAL_FALSE] = "false\">",
-    [LITERAL_PARAMETER_END] = "</" DSML "parameter>\n",
-};
+static const char *literal_text(const struct machine *m, uint32_t which) {
+    static const char *const others[] = {">\n", " string=\"", "true\">", "false\">"};
+    return which < SPELL_COUNT ? m->g->format->spelling[which] : others[which - SPELL_COUNT];
+}
 
 static const char trigger[] = "<" DSML;
 
@@ -61,19 +44,19 @@ enum { BLANK_LINES = 2 };
 /* ---------------------------------------------------------------------------------------- literals */
 
 /* Begins a literal, behind which the state `parent` goes on, if the symbol is its first. */
-static void begin_literal(struct machine *m, enum literal which, uint32_t parent, uint8_t symbol) {
+static void begin_literal(struct machine *m, uint32_t which, uint32_t parent, uint8_t symbol) {
     struct frame f = {.kind = FRAME_LITERAL, .at = which, .count = 1, .parent = parent};
-    if ((uint8_t)literals[which][0] == symbol)
+    if ((uint8_t)literal_text(m, which)[0] == symbol)
         frame_emit(m, &f);
 }
 
-static void start_literal(struct machine *m, enum literal which, const struct frame *behind, uint8_t symbol) {
-    if ((uint8_t)literals[which][0] == symbol)
+static void start_literal(struct machine *m, uint32_t which, const struct frame *behind, uint8_t symbol) {
+    if ((uint8_t)literal_text(m, which)[0] == symbol)
         begin_literal(m, which, frame_alone(m, behind), symbol);
 }
 
 static void literal_step(struct machine *m, const struct frame *f, uint8_t symbol) {
-    const char *rest = literals[f->at] + f->count;
+    const char *rest = literal_text(m, f->at) + f->count;
     size_t step = 1;
     if (m->markup && strncmp(rest, DSML, strlen(DSML)) == 0) {
         if (symbol != SYMBOL_DSML)
@@ -95,7 +78,7 @@ static void literal_step(struct machine *m, const struct frame *f, uint8_t symbo
 static void start_block(struct machine *m, uint8_t symbol) {
     struct frame end = {.kind = FRAME_ROOT, .phase = ROOT_END};
     struct frame calls = {.kind = FRAME_CALLS, .phase = CALLS_BEGIN, .parent = frame_alone(m, &end)};
-    start_literal(m, LITERAL_BLOCK, &calls, symbol);
+    start_literal(m, SPELL_BLOCK, &calls, symbol);
 }
 
 static void calls_step(struct machine *m, const struct frame *f, uint8_t symbol) {
@@ -116,23 +99,23 @@ static void calls_step(struct machine *m, const struct frame *f, uint8_t symbol)
     }
     next.phase = CALLS_NAME;
     if (f->phase == CALLS_BEGIN || m->g->parallel)
-        start_literal(m, LITERAL_INVOKE, &next, symbol);
+        start_literal(m, SPELL_INVOKE, &next, symbol);
     if (f->phase == CALLS_MORE)
-        begin_literal(m, LITERAL_BLOCK_END, f->parent, symbol);
+        begin_literal(m, SPELL_BLOCK_END, f->parent, symbol);
 }
 
 /* At the beginning of a line inside a call. */
 static void call_line(struct machine *m, const struct frame *f, uint8_t symbol) {
     struct frame next = *f;
     if (object_may_close(m, f)) {
-        begin_literal(m, LITERAL_INVOKE_END, f->parent, symbol);
+        begin_literal(m, SPELL_INVOKE_END, f->parent, symbol);
         next.phase = PHASE_CLOSE;
         if (f->phase == PHASE_FIRST && symbol == '\n')
             frame_emit(m, &next);
     }
     if (f->phase == PHASE_FIRST && symbol == '<' && key_may_come(m, f)) {
         key_begin(&next);
-        start_literal(m, LITERAL_PARAMETER, &next, symbol);
+        start_literal(m, SPELL_PARAMETER, &next, symbol);
     }
 }
 
@@ -180,7 +163,7 @@ static void parameter_step(struct machine *m, const struct frame *f, uint8_t sym
     case CALL_END:
         next.phase = PHASE_FIRST;
         next.at = 0;
-        start_literal(m, LITERAL_PARAMETER_END, &next, symbol);
+        start_literal(m, SPELL_PARAMETER_END, &next, symbol);
         return;
     default:
         call_line(m, f, symbol);
@@ -218,7 +201,7 @@ static void value_step(struct machine *m, const struct frame *f, uint8_t symbol)
     const struct string_part *s = &m->g->shapes[f->shape]->string;
     text_step(m, f, symbol);
     if (s->texts->label[f->at] && f->count >= s->min)
-        begin_literal(m, LITERAL_PARAMETER_END, f->parent, symbol);
+        begin_literal(m, SPELL_PARAMETER_END, f->parent, symbol);
 }
 
 /* `at` is how much of the trigger was just read. With the symbol, only that makes a tag. */

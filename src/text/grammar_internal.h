@@ -189,6 +189,8 @@ struct gnode {
 
 enum grammar_kind { GRAMMAR_JSON, GRAMMAR_TOOLS };
 
+struct chat_format;
+
 struct text_grammar {
     atomic_uint references;
     enum grammar_kind kind;
@@ -203,8 +205,9 @@ struct text_grammar {
     uint32_t words;           /* most words of any object_part */
     uint32_t root;            /* JSON: node */
     bool required, parallel;  /* TOOLS */
-    const struct dfa *tools;  /* names of tools: label is tool + 1 */
-    uint32_t *parameters;     /* node of each */
+    const struct chat_format *format;
+    const struct dfa *tools; /* names of tools: label is tool + 1 */
+    uint32_t *parameters;    /* node of each */
 };
 
 /* Containers nested this deep hold nothing they need not hold. */

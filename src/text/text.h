@@ -102,8 +102,11 @@ int text_tokenizer_split(const sonde_tokenizer *tokenizer, const char *text, siz
 
 /* sonde_chat_render() that also tells which bytes of the prompt came out of messages: *typed (the caller
  * free()s it) for text_tokenizer_encode_typed(). So a user who types "<|User|>" cannot forge a turn. */
-int text_chat_render(const char *request, size_t bytes, char **prompt, size_t *length, struct text_range **typed,
-                     size_t *typed_count, struct sonde_error *e);
+int text_chat_render(enum sonde_chat_format format, const char *request, size_t bytes, char **prompt, size_t *length,
+                     struct text_range **typed, size_t *typed_count, struct sonde_error *e);
+
+/* True if "reasoning_effort" of that format may be this: a name without its quotes, or a number's digits. */
+bool text_chat_takes_effort(enum sonde_chat_format format, const char *effort);
 
 /*
  * An assistant's message as the ids it was when it was sampled: all that followed the think mark (<think> or
@@ -126,15 +129,16 @@ struct text_replay {
  * assistant's message with "wo_eos" is not ended, and the answer continues it. Errors: FORMAT (names message and
  * field), ARGUMENT (a replay of a message that is not an assistant's, or out of order; text too long), UNSUPPORTED,
  * MEMORY. */
-int text_chat_encode(const sonde_tokenizer *tokenizer, const char *request, size_t bytes,
+int text_chat_encode(const sonde_tokenizer *tokenizer, enum sonde_chat_format format, const char *request, size_t bytes,
                      const struct text_replay *replays, size_t replay_count, int32_t **ids, size_t *count,
                      bool *thinking, struct sonde_error *e);
 
 /* text_chat_encode() of a conversation to learn from: *answers, which the caller free()s too, are the ids [begin, end)
  * that an assistant says, in order: its reasoning where the prompt keeps it, its content, its calls, and the token
  * that ends it. Errors: FORMAT (names message and field), ARGUMENT (text too long), UNSUPPORTED, MEMORY. */
-int text_chat_encode_answers(const sonde_tokenizer *tokenizer, const char *request, size_t bytes, int32_t **ids,
-                             size_t *count, struct text_range **answers, size_t *answer_count, struct sonde_error *e);
+int text_chat_encode_answers(const sonde_tokenizer *tokenizer, enum sonde_chat_format format, const char *request,
+                             size_t bytes, int32_t **ids, size_t *count, struct text_range **answers,
+                             size_t *answer_count, struct sonde_error *e);
 
 /* ------------------------------------------------------------------------------------- streams */
 
@@ -222,6 +226,7 @@ enum text_tool_choice {
 };
 
 struct text_tools_options {
+    enum sonde_chat_format format; /* how calls are spelled */
     enum text_tool_choice choice;
     const char *only; /* the name of the only tool to be called; NULL: any */
     bool single;      /* no more than one call */

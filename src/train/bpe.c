@@ -434,7 +434,7 @@ static int add_chat(struct bpe *b, const struct document *d, struct sonde_error 
     char *prompt;
     size_t length, count;
     struct text_range *typed;
-    int rc = text_chat_render(d->text, d->bytes, &prompt, &length, &typed, &count, e);
+    int rc = text_chat_render(SONDE_CHAT_V4, d->text, d->bytes, &prompt, &length, &typed, &count, e);
     if (rc)
         return rc;
     for (size_t i = 0; !rc && i < count; i++)

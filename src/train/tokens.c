@@ -121,8 +121,8 @@ static int put_chat(struct writer *w, const struct document *d, struct sonde_err
     int32_t *ids;
     size_t count, answer_count, k = 0;
     struct text_range *answers;
-    int rc =
-        text_chat_encode_answers(w->tokenizer->tokenizer, d->text, d->bytes, &ids, &count, &answers, &answer_count, e);
+    int rc = text_chat_encode_answers(w->tokenizer->tokenizer, SONDE_CHAT_V4, d->text, d->bytes, &ids, &count, &answers,
+                                      &answer_count, e);
     if (rc)
         return rc;
     for (size_t i = 0; i < count; i++) {

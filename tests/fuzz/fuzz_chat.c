@@ -26,11 +26,11 @@ static void tally_string(const struct jnode *node, size_t seen[256]) {
     tally(node->text, node->length, seen);
 }
 
-static void try_parse(const char *text, size_t bytes, bool thinking) {
+static void try_parse(enum sonde_chat_format format, const char *text, size_t bytes, bool thinking) {
     char *message;
     struct jtree tree, arguments;
     size_t in[256] = {0}, out[256] = {0};
-    check(sonde_chat_parse(text, bytes, thinking, &message, NULL) == 0);
+    check(sonde_chat_parse(format, text, bytes, thinking, &message, NULL) == 0);
     check(jtree_parse(message, strlen(message), "message", &tree, NULL) == 0);
     tally(text, bytes, in);
     tally_string(jnode_get(tree.root, "content"), out);
@@ -49,11 +49,11 @@ static void try_parse(const char *text, size_t bytes, bool thinking) {
     sonde_free(message);
 }
 
-static void try_render(const char *request, size_t bytes) {
+static void try_render(enum sonde_chat_format format, const char *request, size_t bytes) {
     char *prompt;
     size_t length, count;
     struct text_range *typed;
-    int rc = text_chat_render(request, bytes, &prompt, &length, &typed, &count, NULL);
+    int rc = text_chat_render(format, request, bytes, &prompt, &length, &typed, &count, NULL);
     check(rc == 0 || rc == SONDE_ERROR_FORMAT);
     if (rc)
         return;
@@ -70,8 +70,10 @@ static void try_render(const char *request, size_t bytes) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *text = (const char *)data;
-    try_parse(text, size, false);
-    try_parse(text, size, true);
-    try_render(text, size);
+    for (int format = SONDE_CHAT_V4; format <= SONDE_CHAT_V41; format++) {
+        try_parse((enum sonde_chat_format)format, text, size, false);
+        try_parse((enum sonde_chat_format)format, text, size, true);
+        try_render((enum sonde_chat_format)format, text, size);
+    }
     return 0;
 }

@@ -48,7 +48,8 @@ static bool expect_ids(const char *request, const struct text_replay *replays, s
     int32_t *ids;
     size_t n;
     bool thinking;
-    CHECKED(text_chat_encode(tokenizer, request, strlen(request), replays, count, &ids, &n, &thinking, &error));
+    CHECKED(text_chat_encode(tokenizer, SONDE_CHAT_V4, request, strlen(request), replays, count, &ids, &n, &thinking,
+                             &error));
     if (n * sizeof(*ids) != expected->len || memcmp(ids, expected->data, expected->len) != 0) {
         char *is, *was;
         CHECKED(sonde_tokenizer_decode(tokenizer, ids, n, &is, NULL, &error));
@@ -215,15 +216,16 @@ static void test_encode__refuses_replays_that_do_not_fit(void **state) {
         int32_t *ids = NULL;
         size_t count;
         struct sonde_error e = {0};
-        int rc = text_chat_encode(tokenizer, DIALOGUE(CHAT), strlen(DIALOGUE(CHAT)), rows[i].replays, rows[i].count,
-                                  &ids, &count, NULL, &e);
+        int rc = text_chat_encode(tokenizer, SONDE_CHAT_V4, DIALOGUE(CHAT), strlen(DIALOGUE(CHAT)), rows[i].replays,
+                                  rows[i].count, &ids, &count, NULL, &e);
         if (rc != SONDE_ERROR_ARGUMENT || !strstr(e.message, rows[i].says))
             fail_msg("row %zu: %d %s", i, rc, e.message);
         assert_null(ids);
     }
     int32_t *ids;
     size_t count;
-    assert_int_equal(text_chat_encode(tokenizer, "{}", 2, NULL, 0, &ids, &count, NULL, NULL), SONDE_ERROR_FORMAT);
+    assert_int_equal(text_chat_encode(tokenizer, SONDE_CHAT_V4, "{}", 2, NULL, 0, &ids, &count, NULL, NULL),
+                     SONDE_ERROR_FORMAT);
 }
 
 int main(void) {

@@ -1,5 +1,6 @@
 /* test_text_grammar_calls.c - calls of tools as grammars: blocks of them, text before them, tools that are refused. */
 #include "grammar_takes.h"
+#include "spelling.h"
 
 /* Official markup: a block of calls, a call, a parameter that is a string and one that is JSON. */
 #define W              "<" DSML "tool_calls>\n"
@@ -10,13 +11,29 @@
 #define J(name, value) "<" DSML "parameter name=\"" name "\" string=\"false\">" value "</" DSML "parameter>\n"
 #define PARIS          I("weather") P("city", "Paris") J("days", "3") I_
 
+/* Texts are in V4's spelling. V4.1's grammar takes them in its own; each takes the other's only where the two are the
+ * same. */
 static void check_tools(struct text_tools_options options, const char *const *good, const char *const *bad) {
     struct text_grammar *g = tools_of(tools, options);
-    for (; *good; good++)
-        check_takes(g, "tools", *good, true);
-    for (; *bad; bad++)
-        check_takes(g, "tools", *bad, false);
+    options.format = SONDE_CHAT_V41;
+    struct text_grammar *g41 = tools_of(tools, options);
+    for (size_t i = 0; good[i]; i++) {
+        char *spaced = spelled_v41(good[i]);
+        bool same = strcmp(good[i], spaced) == 0;
+        check_takes(g, "tools", good[i], true);
+        check_takes(g41, "tools of V4.1", spaced, true);
+        check_takes(g, "tools", spaced, same);
+        check_takes(g41, "tools of V4.1", good[i], same);
+        free(spaced);
+    }
+    for (size_t i = 0; bad[i]; i++) {
+        char *spaced = spelled_v41(bad[i]);
+        check_takes(g, "tools", bad[i], false);
+        check_takes(g41, "tools of V4.1", spaced, false);
+        free(spaced);
+    }
     text_grammar_free(g);
+    text_grammar_free(g41);
 }
 
 static void test_tools__required_is_a_block(void **state) {
@@ -93,19 +110,31 @@ static void test_tools__refuses_clearly(void **state) {
     static const struct {
         const char *tools, *only, *says;
         int code;
+        enum sonde_chat_format format;
     } cases[] = {
-        {"[]", NULL, "tools: there is no tool", SONDE_ERROR_ARGUMENT},
-        {"[{\"function\": {\"name\": \"a\"}}]", "b", "there is no tool \"b\"", SONDE_ERROR_ARGUMENT},
-        {"{}", NULL, "a list", SONDE_ERROR_FORMAT},
-        {"[{\"function\": {}}]", NULL, "tools[0].function.name", SONDE_ERROR_FORMAT},
-        {"[{\"function\": {\"name\": \"a b\"}}]", NULL, "tools[0].function.name", SONDE_ERROR_UNSUPPORTED},
-        {"[{\"function\": {\"name\": \"a\"}}, {\"function\": {\"name\": \"a\"}}]", NULL, "twice", SONDE_ERROR_FORMAT},
+        {"[{\"namespace\": \"n\", \"function\": {\"name\": \"m::a\"}}]", NULL,
+         "tools[0].namespace: one namespace at most", SONDE_ERROR_FORMAT, SONDE_CHAT_V41},
+        {"[{\"namespace\": 3, \"function\": {\"name\": \"a\"}}]", NULL, "tools[0].namespace", SONDE_ERROR_FORMAT,
+         SONDE_CHAT_V41},
+        {"[{\"namespace\": \"n\", \"function\": {\"name\": \"a\"}}, {\"function\": {\"name\": \"n::a\"}}]", NULL,
+         "\"n::a\" comes twice", SONDE_ERROR_FORMAT, SONDE_CHAT_V41},
+        {"[{\"namespace\": \"a b\", \"function\": {\"name\": \"a\"}}]", NULL, "tools[0].function.name",
+         SONDE_ERROR_UNSUPPORTED, SONDE_CHAT_V41},
+        {"[]", NULL, "tools: there is no tool", SONDE_ERROR_ARGUMENT, SONDE_CHAT_V4},
+        {"[{\"function\": {\"name\": \"a\"}}]", "b", "there is no tool \"b\"", SONDE_ERROR_ARGUMENT, SONDE_CHAT_V4},
+        {"{}", NULL, "a list", SONDE_ERROR_FORMAT, SONDE_CHAT_V4},
+        {"[{\"function\": {}}]", NULL, "tools[0].function.name", SONDE_ERROR_FORMAT, SONDE_CHAT_V4},
+        {"[{\"function\": {\"name\": \"a b\"}}]", NULL, "tools[0].function.name", SONDE_ERROR_UNSUPPORTED,
+         SONDE_CHAT_V4},
+        {"[{\"function\": {\"name\": \"a\"}}, {\"function\": {\"name\": \"a\"}}]", NULL, "twice", SONDE_ERROR_FORMAT,
+         SONDE_CHAT_V4},
         {"[{\"function\": {\"name\": \"a\"}}, {\"function\": {\"name\": \"b\", \"strict\": true, \"parameters\": "
          "{\"properties\": {\"x\": {\"contains\": 1}}}}}]",
-         NULL, "tools[1].function.parameters: #/properties/x: keyword \"contains\"", SONDE_ERROR_UNSUPPORTED},
+         NULL, "tools[1].function.parameters: #/properties/x: keyword \"contains\"", SONDE_ERROR_UNSUPPORTED,
+         SONDE_CHAT_V4},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        struct text_tools_options options = {.only = cases[i].only};
+        struct text_tools_options options = {.format = cases[i].format, .only = cases[i].only};
         struct text_grammar *g = NULL;
         struct sonde_error e;
         struct jtree tree;
@@ -114,6 +143,31 @@ static void test_tools__refuses_clearly(void **state) {
         if (rc != cases[i].code || !strstr(e.message, cases[i].says))
             fail_msg("%s: %d, %s", cases[i].tools, rc, e.message);
         jtree_release(&tree);
+    }
+}
+
+/* Calls are held to the name that prompts have; who asks for one tool may leave its namespace out. */
+static void test_tools__may_be_in_namespaces(void **state) {
+    (void)state;
+    static const char list[] = "[{\"namespace\": \"n\", \"function\": {\"name\": \"f\"}}, "
+                               "{\"function\": {\"name\": \"f\"}}, {\"function\": {\"name\": \"m::f\"}}, "
+                               "{\"namespace\": {\"name\": \"n\"}, \"function\": {\"name\": \"g\"}}]";
+    static const struct {
+        const char *only, *name;
+        bool taken;
+    } rows[] = {{NULL, "f", true},    {NULL, "n::f", true},  {NULL, "m::f", true},   {NULL, "n::g", true},
+                {NULL, "g", false},   {NULL, "m::g", false}, {"n::g", "n::g", true}, {"g", "n::g", true},
+                {"n::g", "f", false}, {"f", "n::f", true},   {"f", "n::g", false}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[200];
+        struct text_grammar *g = tools_of(
+            list,
+            (struct text_tools_options){.format = SONDE_CHAT_V41, .choice = TEXT_TOOLS_REQUIRED, .only = rows[i].only});
+        snprintf(text, sizeof(text),
+                 "<" DSML " calls>\n<" DSML " invoke name=\"%s\">\n</" DSML " invoke>\n</" DSML " calls>",
+                 rows[i].name);
+        check_takes(g, rows[i].only ? rows[i].only : "any", text, rows[i].taken);
+        text_grammar_free(g);
     }
 }
 
@@ -154,7 +208,8 @@ static void test_tools__the_marker_is_a_token(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tools__required_is_a_block),       cmocka_unit_test(test_tools__auto_begins_with_text),
-        cmocka_unit_test(test_tools__may_be_narrowed),           cmocka_unit_test(test_tools__refuses_clearly),
+        cmocka_unit_test(test_tools__may_be_narrowed),           cmocka_unit_test(test_tools__may_be_in_namespaces),
+        cmocka_unit_test(test_tools__refuses_clearly),
         cmocka_unit_test(test_tools__loose_ones_always_compile), cmocka_unit_test(test_tools__the_marker_is_a_token),
     };
     return cmocka_run_group_tests(tests, open_nano, close_nano);

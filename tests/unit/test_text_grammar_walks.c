@@ -124,9 +124,9 @@ static void test_walks__any_object_is_readable(void **state) {
 }
 
 /* Calls are read back by the parser as they were meant: all of them, and nothing is left over. */
-static void test_walks__calls_are_parsed(void **state) {
-    (void)state;
-    struct text_grammar *g = tools_of(tools, (struct text_tools_options){.choice = TEXT_TOOLS_REQUIRED});
+static void walk_calls(enum sonde_chat_format format, const char *invoke) {
+    struct text_grammar *g =
+        tools_of(tools, (struct text_tools_options){.format = format, .choice = TEXT_TOOLS_REQUIRED});
     struct rng r;
     size_t ended = 0;
     rng_init(&r, 3);
@@ -137,9 +137,9 @@ static void test_walks__calls_are_parsed(void **state) {
             json_t *m;
             size_t calls = 0;
             ended++;
-            CHECKED(sonde_chat_parse(text.data, text.len, false, &message, &error));
+            CHECKED(sonde_chat_parse(format, text.data, text.len, false, &message, &error));
             CHECKED(json_parse(message, strlen(message), "message", &m, &error));
-            for (const char *at = text.data; (at = strstr(at, "<" DSML "invoke")); at++)
+            for (const char *at = text.data; (at = strstr(at, invoke)); at++)
                 calls++;
             if (json_array_size(json_object_get(m, "tool_calls")) != calls ||
                 json_string_length(json_object_get(m, "content")) != 0)
@@ -151,6 +151,12 @@ static void test_walks__calls_are_parsed(void **state) {
     }
     assert_in_range(ended, 50, 200);
     text_grammar_free(g);
+}
+
+static void test_walks__calls_are_parsed(void **state) {
+    (void)state;
+    walk_calls(SONDE_CHAT_V4, "<" DSML "invoke");
+    walk_calls(SONDE_CHAT_V41, "<" DSML " invoke");
 }
 
 int main(void) {

@@ -1,13 +1,16 @@
 /* test_text_parse.c - completions to messages: the released parser's results, what models really write, nothing lost.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "test.h"
 
+#include "spelling.h"
 #include "text/text_internal.h"
 
-#define GOLDEN "tests/golden/text/chat.json"
+#define GOLDEN     "tests/golden/text/chat.json"
+#define GOLDEN_V41 "tests/golden/text/chat-v41.json"
 
 /* The macros below write official markup. */
 #define W              "<｜DSML｜tool_calls>\n"
@@ -21,16 +24,20 @@
 
 /* -------------------------------------------------------------------------------------- helpers */
 
-static json_t *parse(const char *text, size_t bytes, bool thinking) {
+static json_t *parse_as(enum sonde_chat_format format, const char *text, size_t bytes, bool thinking) {
     char *message;
     struct sonde_error e;
-    if (sonde_chat_parse(text, bytes, thinking, &message, &e))
+    if (sonde_chat_parse(format, text, bytes, thinking, &message, &e))
         fail_msg("%s", e.message);
     json_t *m;
     if (json_parse(message, strlen(message), "message", &m, &e))
         fail_msg("%s: %s", e.message, message);
     sonde_free(message);
     return m;
+}
+
+static json_t *parse(const char *text, size_t bytes, bool thinking) {
+    return parse_as(SONDE_CHAT_V4, text, bytes, thinking);
 }
 
 /* "name(arguments);" for each call. */
@@ -69,20 +76,19 @@ static bool nothing_lost(const char *text, size_t bytes, const json_t *m) {
 
 /* --------------------------------------------------------------------------------------- golden */
 
-static void test_parse__gives_the_released_parsers_messages(void **state) {
-    (void)state;
+static void check_golden(enum sonde_chat_format format, const char *path, size_t count) {
     struct buf file = {0};
     json_t *golden, *row;
     size_t i, equal = 0;
-    assert_int_equal(file_read(GOLDEN, 1 << 24, &file, NULL), 0);
-    assert_int_equal(json_parse(file.data, file.len, GOLDEN, &golden, NULL), 0);
+    assert_int_equal(file_read(path, 1 << 24, &file, NULL), 0);
+    assert_int_equal(json_parse(file.data, file.len, path, &golden, NULL), 0);
     const json_t *rows = json_object_get(golden, "parse");
     json_array_foreach(rows, i, row) {
         const json_t *text = json_object_get(row, "text");
         bool thinking = strcmp(json_string_value(json_object_get(row, "thinking_mode")), "thinking") == 0;
         size_t eos = strlen(EOS), bytes = json_string_length(text);
-        json_t *m = parse(json_string_value(text), bytes, thinking);
-        json_t *without_eos = parse(json_string_value(text), bytes - eos, thinking);
+        json_t *m = parse_as(format, json_string_value(text), bytes, thinking);
+        json_t *without_eos = parse_as(format, json_string_value(text), bytes - eos, thinking);
         if (json_equal(m, json_object_get(row, "message")))
             equal++;
         else
@@ -92,10 +98,16 @@ static void test_parse__gives_the_released_parsers_messages(void **state) {
         json_decref(m);
         json_decref(without_eos);
     }
-    assert_int_equal(json_array_size(rows), 40);
-    assert_int_equal(equal, 40);
+    assert_int_equal(json_array_size(rows), count);
+    assert_int_equal(equal, count);
     json_decref(golden);
     buf_release(&file);
+}
+
+static void test_parse__gives_the_released_parsers_messages(void **state) {
+    (void)state;
+    check_golden(SONDE_CHAT_V4, GOLDEN, 40);
+    check_golden(SONDE_CHAT_V41, GOLDEN_V41, 13);
 }
 
 /* ------------------------------------------------------------------------ what models really write */
@@ -221,8 +233,8 @@ static const struct row rows[] = {
     {"\n\n" W I("f") P("x", "\xff") I_ W_, false, "", "", "f({\"x\": \"\xef\xbf\xbd\"});"},
 };
 
-static void check_row(const struct row *row, size_t index) {
-    json_t *m = parse(row->text, strlen(row->text), row->thinking);
+static void check_row(enum sonde_chat_format format, const struct row *row, size_t index) {
+    json_t *m = parse_as(format, row->text, strlen(row->text), row->thinking);
     struct buf calls = {0};
     spell_calls(m, &calls);
     const char *reasoning = json_string_value(json_object_get(m, "reasoning_content"));
@@ -238,7 +250,50 @@ static void check_row(const struct row *row, size_t index) {
 static void test_parse__takes_what_models_really_write(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT_OF(rows); i++)
-        check_row(&rows[i], i);
+        check_row(SONDE_CHAT_V4, &rows[i], i);
+}
+
+/* Either format's parser takes the other's spelling; so nothing depends on which a model mixes up. */
+static void test_parse__takes_the_same_in_v41s_spelling(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char *text = spelled_v41(rows[i].text), *reasoning = spelled_v41(rows[i].reasoning);
+        char *content = spelled_v41(rows[i].content), *calls = spelled_v41(rows[i].calls);
+        struct row spaced = {text, rows[i].thinking, reasoning, content, calls};
+        check_row(SONDE_CHAT_V41, &spaced, i);
+        check_row(SONDE_CHAT_V4, &spaced, i);
+        check_row(SONDE_CHAT_V41, &rows[i], i);
+        free(text);
+        free(reasoning);
+        free(content);
+        free(calls);
+    }
+}
+
+/* A namespace is one, with a name behind it; what is no namespace stays in the name. */
+static void test_parse__divides_namespaces_of_v41_only(void **state) {
+    (void)state;
+    static const struct {
+        const char *said, *space, *name;
+    } names[] = {{"f", NULL, "f"},     {"n::f", "n", "f"}, {"n::f:g", "n", "f:g"},       {"::f", NULL, "::f"},
+                 {"n::", NULL, "n::"}, {"::", NULL, "::"}, {"a::b::c", NULL, "a::b::c"}, {"a:::b", "a", ":b"},
+                 {"n:f", NULL, "n:f"}};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char text[200];
+        snprintf(text, sizeof(text), "<｜DSML｜ invoke name=\"%s\">\n</｜DSML｜ invoke>", names[i].said);
+        for (int format = SONDE_CHAT_V4; format <= SONDE_CHAT_V41; format++) {
+            bool divided = format == SONDE_CHAT_V41 && names[i].space;
+            json_t *m = parse_as((enum sonde_chat_format)format, text, strlen(text), false);
+            const json_t *call = json_array_get(json_object_get(m, "tool_calls"), 0);
+            const json_t *name = json_object_get(json_object_get(call, "function"), "name");
+            assert_string_equal(json_string_value(name), divided ? names[i].name : names[i].said);
+            if (divided)
+                assert_string_equal(json_string_value(json_object_get(call, "namespace")), names[i].space);
+            else
+                assert_null(json_object_get(call, "namespace"));
+            json_decref(m);
+        }
+    }
 }
 
 /* Every text of the table, cut off anywhere, doubled, and put behind every other. */
@@ -366,6 +421,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse__gives_the_released_parsers_messages),
         cmocka_unit_test(test_parse__takes_what_models_really_write),
+        cmocka_unit_test(test_parse__takes_the_same_in_v41s_spelling),
+        cmocka_unit_test(test_parse__divides_namespaces_of_v41_only),
         cmocka_unit_test(test_parse__loses_nothing_of_cut_and_joined_texts),
         cmocka_unit_test(test_parse__loses_nothing_of_random_markup),
         cmocka_unit_test(test_parse__hostile_texts_take_no_time),

@@ -8,24 +8,30 @@
 
 #include "text/text.h"
 
-#define GOLDEN    "tests/golden/text/chat.json"
-#define NANO      "models/nano/tokenizer.json"
-#define BOS       "<｜begin▁of▁sentence｜>"
-#define EOS       "<｜end▁of▁sentence｜>"
-#define USER      "<｜User｜>"
-#define ASSISTANT "<｜Assistant｜>"
+#define GOLDEN     "tests/golden/text/chat.json"
+#define GOLDEN_V41 "tests/golden/text/chat-v41.json"
+#define NANO       "models/nano/tokenizer.json"
+#define BOS        "<｜begin▁of▁sentence｜>"
+#define EOS        "<｜end▁of▁sentence｜>"
+#define USER       "<｜User｜>"
+#define SYSTEM     "<｜System｜>"
+#define ASSISTANT  "<｜Assistant｜>"
 
 /* -------------------------------------------------------------------------------------- helpers */
 
-static void assert_prompt(const char *request, const char *expected) {
+static void assert_prompt_as(enum sonde_chat_format format, const char *request, const char *expected) {
     char *prompt;
     size_t length;
     struct sonde_error e;
-    if (sonde_chat_render(request, strlen(request), &prompt, &length, &e))
+    if (sonde_chat_render(format, request, strlen(request), &prompt, &length, &e))
         fail_msg("%s: %s", request, e.message);
     assert_string_equal(prompt, expected);
     assert_int_equal(length, strlen(expected));
     sonde_free(prompt);
+}
+
+static void assert_prompt(const char *request, const char *expected) {
+    assert_prompt_as(SONDE_CHAT_V4, request, expected);
 }
 
 static char *json_text(const json_t *value) {
@@ -36,19 +42,18 @@ static char *json_text(const json_t *value) {
 
 /* --------------------------------------------------------------------------------------- golden */
 
-static void test_render__gives_the_released_encoders_prompts(void **state) {
-    (void)state;
+static void check_golden(enum sonde_chat_format format, const char *path, size_t count) {
     struct buf file = {0};
     json_t *golden, *row;
     size_t i, equal = 0;
-    assert_int_equal(file_read(GOLDEN, 1 << 24, &file, NULL), 0);
-    assert_int_equal(json_parse(file.data, file.len, GOLDEN, &golden, NULL), 0);
+    assert_int_equal(file_read(path, 1 << 24, &file, NULL), 0);
+    assert_int_equal(json_parse(file.data, file.len, path, &golden, NULL), 0);
     const json_t *rows = json_object_get(golden, "encode");
     json_array_foreach(rows, i, row) {
         char *request = json_text(row), *prompt;
         size_t length;
         struct sonde_error e;
-        if (sonde_chat_render(request, strlen(request), &prompt, &length, &e))
+        if (sonde_chat_render(format, request, strlen(request), &prompt, &length, &e))
             fail_msg("case %zu: %s", i, e.message);
         const json_t *expected = json_object_get(row, "prompt");
         if (length == json_string_length(expected) && memcmp(prompt, json_string_value(expected), length) == 0)
@@ -58,10 +63,16 @@ static void test_render__gives_the_released_encoders_prompts(void **state) {
         free(request);
         sonde_free(prompt);
     }
-    assert_int_equal(json_array_size(rows), 130);
-    assert_int_equal(equal, 130);
+    assert_int_equal(json_array_size(rows), count);
+    assert_int_equal(equal, count);
     json_decref(golden);
     buf_release(&file);
+}
+
+static void test_render__gives_the_released_encoders_prompts(void **state) {
+    (void)state;
+    check_golden(SONDE_CHAT_V4, GOLDEN, 130);
+    check_golden(SONDE_CHAT_V41, GOLDEN_V41, 55);
 }
 
 /* ----------------------------------------------------------------------------------- rarer branches */
@@ -192,13 +203,155 @@ static void test_render__tools_keep_the_thinking(void **state) {
         T("{\"role\": \"system\", \"tools\": [{\"function\": {\"name\": \"f\"}}]},{\"role\": \"user\", \"content\": "
           "\"u\"},"
           "{\"role\": \"assistant\", \"content\": \"so\", \"reasoning_content\": \"why\"}," SAY("user", "v"));
-    assert_int_equal(sonde_chat_render(with_tools, strlen(with_tools), &prompt, NULL, NULL), 0);
+    assert_int_equal(sonde_chat_render(SONDE_CHAT_V4, with_tools, strlen(with_tools), &prompt, NULL, NULL), 0);
     assert_non_null(strstr(prompt, "Schemas\n\n{\"name\": \"f\"}\n\nYou MUST"));
     assert_non_null(strstr(prompt, USER "u" ASSISTANT "<think>why</think>so" EOS USER "v" ASSISTANT "<think>"));
     sonde_free(prompt);
 }
 
+/* What encoders raise on, or print as Python objects, but servers are sent. */
+static void test_render__v41_takes_more_than_the_released_encoder(void **state) {
+    (void)state;
+    static const char image[] = "<｜deepseek_image｜>";
+    assert_prompt_as(SONDE_CHAT_V41, M(SAY("user", "<｜deepseek_image｜>")),
+                     BOS USER "<｜deepseek_image｜>" ASSISTANT "</think>");
+    assert_prompt_as(SONDE_CHAT_V41, M("{\"role\": \"system\", \"content\": [{\"type\": \"audio\"}]}"),
+                     BOS SYSTEM "[Unsupported audio]");
+    assert_prompt_as(SONDE_CHAT_V41,
+                     M("{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": "
+                       "\"\"}}, {\"function\": {\"name\": \"f\"}}]}"),
+                     BOS "\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke name=\"f\">\n\n</｜DSML｜ invoke>\n<｜DSML｜ invoke "
+                         "name=\"f\">\n\n</｜DSML｜ invoke>\n</｜DSML｜ calls>" EOS);
+    char *prompt;
+    size_t length, count, images = 0;
+    struct text_range *typed;
+    const char *request = M("{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": "
+                            "\"<｜deepseek_image｜><｜System｜>\"}, {\"type\": \"image\", \"url\": \"u\"}]}");
+    CHECKED(text_chat_render(SONDE_CHAT_V41, request, strlen(request), &prompt, &length, &typed, &count, &error));
+    assert_int_equal(count, 1); /* a user's own are text, and only the block is an image */
+    for (const char *at = prompt; (at = strstr(at, image)); at++, images++)
+        assert_int_equal((size_t)(at - prompt) >= typed[0].begin && (size_t)(at - prompt) < typed[0].end, images == 0);
+    assert_int_equal(images, 2);
+    free(typed);
+    sonde_free(prompt);
+}
+
+static void test_effort__is_a_name_or_a_number(void **state) {
+    (void)state;
+    static const struct {
+        const char *effort;
+        bool v4, v41;
+    } rows[] = {{"high", true, true},         {"max", true, true},
+                {"low", false, true},         {"medium", false, false},
+                {"", false, false},           {"HIGH", false, false},
+                {"1", false, true},           {"50", false, true},
+                {"100", false, true},         {"0", false, false},
+                {"101", false, false},        {"1.0", false, false},
+                {"1e1", false, false},        {"-1", false, false},
+                {"4294967297", false, false}, {"18446744073709551617", false, false}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        assert_int_equal(text_chat_takes_effort(SONDE_CHAT_V4, rows[i].effort), rows[i].v4);
+        assert_int_equal(text_chat_takes_effort(SONDE_CHAT_V41, rows[i].effort), rows[i].v41);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ formats */
+
+static void write_config(const char *directory, const char *config) {
+    struct buf path = {0};
+    file_join(&path, directory, "config.json");
+    if (config)
+        CHECKED(file_write(path.data, config, strlen(config), &error));
+    else
+        remove(path.data);
+    buf_release(&path);
+}
+
+static void test_format__is_chosen_by_model_type(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int code;
+        enum sonde_chat_format format;
+        const char *says;
+    } rows[] = {
+        {"{\"model_type\": \"deepseek_v4\"}", 0, SONDE_CHAT_V4, NULL},
+        {"{\"model_type\": \"deepseek_v41\", \"text_config\": {\"model_type\": \"deepseek_v41_text\"}}", 0,
+         SONDE_CHAT_V41, NULL},
+        {"{\"hidden_size\": 3}", 0, SONDE_CHAT_V4, NULL},
+        {"{\"model_type\": null}", 0, SONDE_CHAT_V4, NULL},
+        {"{\"model_type\": \"llama\"}", SONDE_ERROR_UNSUPPORTED, 0,
+         "config.json: field model_type: no chat format of \"llama\" is known, only of deepseek_v4 or deepseek_v41"},
+        {"{\"model_type\": 41}", SONDE_ERROR_FORMAT, 0, "config.json: field model_type: a string is expected"},
+        {"[]", SONDE_ERROR_FORMAT, 0, "config.json: an object is expected"},
+        {"{", SONDE_ERROR_FORMAT, 0, "config.json"},
+        {"", SONDE_ERROR_FORMAT, 0, "config.json"},
+        {NULL, SONDE_ERROR_IO, 0, "config.json"},
+    };
+    char directory[] = "/tmp/sonde-format-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        enum sonde_chat_format format = SONDE_CHAT_V4;
+        struct sonde_error e = {0};
+        write_config(directory, rows[i].config);
+        int rc = sonde_chat_format_read(directory, &format, &e);
+        if (rc != rows[i].code || (rows[i].says && !strstr(e.message, rows[i].says)))
+            fail_msg("row %zu: %d, %s", i, rc, e.message);
+        assert_int_equal(format, rows[i].format);
+    }
+    write_config(directory, NULL);
+    remove(directory);
+}
+
 /* --------------------------------------------------------------------------------------- errors */
+
+static void test_render__names_message_and_field_of_v41(void **state) {
+    (void)state;
+    static const struct {
+        const char *request, *says;
+    } rows[] = {
+        {M(SAY("developer", "d")), "messages[0].role: system, user, assistant, tool or latest_reminder is expected"},
+        {"{\"messages\": [], \"reasoning_effort\": \"medium\"}",
+         "reasoning_effort: null, \"low\", \"high\", \"max\" or an integer from 1 to 100 is expected"},
+        {"{\"messages\": [], \"reasoning_effort\": 0}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": 101}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": -1}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": 1.5}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": 1.0}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": \"75\"}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": true}", "reasoning_effort: null"},
+        {"{\"messages\": [], \"reasoning_effort\": [75]}", "reasoning_effort: null"},
+        {M("{\"role\": \"system\", \"tools\": [{\"function\": {}}]}"), "messages[0].tools: a \"name\" in each"},
+        {M("{\"role\": \"system\", \"tools\": [{\"namespace\": \"files\", \"function\": {\"name\": "
+           "\"search::lookup\"}}]}"),
+         "messages[0].tools: a \"name\" in each, in one namespace at most"},
+        {M("{\"role\": \"system\", \"tools\": [{\"function\": {\"name\": \"a::b::c\"}}]}"), "one namespace"},
+        {M("{\"role\": \"system\", \"tools\": [{\"namespace\": \"a::b\", \"function\": {\"name\": \"c\"}}]}"),
+         "one namespace"},
+        {M("{\"role\": \"system\", \"tools\": [{\"namespace\": 1, \"function\": {\"name\": \"c\"}}]}"),
+         "one namespace"},
+        {M("{\"role\": \"system\", \"tools\": [{\"namespace\": {}, \"function\": {\"name\": \"c\", \"namespace\": "
+           "{\"x\": 1}}}]}"),
+         "one namespace"},
+        {M("{\"role\": \"assistant\", \"tool_calls\": [{\"namespace\": \"a\", \"function\": {\"name\": "
+           "\"b::c\"}}]}"),
+         "messages[0].tool_calls: a \"name\" in each, in one namespace at most"},
+        {M("{\"role\": \"user\", \"content\": [{\"type\": \"image_url\", \"image_url\": {}}]}"),
+         "messages[0].content: an image with a \"source\", \"url\" or \"data\" is expected"},
+        {M("{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}"), "messages[0].content: an image"},
+        {M("{\"role\": \"user\", \"content_blocks\": [{\"type\": \"tool_result\", \"content\": [{\"type\": "
+           "\"image\"}]}]}"),
+         "messages[0].content_blocks: an image"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char *prompt = NULL;
+        struct sonde_error e = {0};
+        int rc = sonde_chat_render(SONDE_CHAT_V41, rows[i].request, strlen(rows[i].request), &prompt, NULL, &e);
+        if (rc != SONDE_ERROR_FORMAT || !strstr(e.message, rows[i].says))
+            fail_msg("row %zu: %d %s", i, rc, e.message);
+        assert_null(prompt);
+    }
+}
 
 static void test_render__names_message_and_field(void **state) {
     (void)state;
@@ -235,7 +388,7 @@ static void test_render__names_message_and_field(void **state) {
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         char *prompt = NULL;
         struct sonde_error e = {0};
-        int rc = sonde_chat_render(rows[i].request, strlen(rows[i].request), &prompt, NULL, &e);
+        int rc = sonde_chat_render(SONDE_CHAT_V4, rows[i].request, strlen(rows[i].request), &prompt, NULL, &e);
         if (rc != SONDE_ERROR_FORMAT || !strstr(e.message, rows[i].says))
             fail_msg("row %zu: %d %s", i, rc, e.message);
         assert_null(prompt);
@@ -354,7 +507,8 @@ static void test_render__tells_what_was_typed(void **state) {
     char *prompt;
     size_t length, count;
     struct text_range *typed;
-    assert_int_equal(text_chat_render(request, strlen(request), &prompt, &length, &typed, &count, NULL), 0);
+    assert_int_equal(text_chat_render(SONDE_CHAT_V4, request, strlen(request), &prompt, &length, &typed, &count, NULL),
+                     0);
     assert_int_equal(count, 3);
     assert_memory_equal(prompt + typed[1].begin, "hi" EOS USER "x", typed[1].end - typed[1].begin);
     sonde_tokenizer *t;
@@ -387,7 +541,11 @@ int main(void) {
         cmocka_unit_test(test_render__end_token_can_be_left_out),
         cmocka_unit_test(test_render__tasks),
         cmocka_unit_test(test_render__tools_keep_the_thinking),
+        cmocka_unit_test(test_render__v41_takes_more_than_the_released_encoder),
+        cmocka_unit_test(test_effort__is_a_name_or_a_number),
+        cmocka_unit_test(test_format__is_chosen_by_model_type),
         cmocka_unit_test(test_render__names_message_and_field),
+        cmocka_unit_test(test_render__names_message_and_field_of_v41),
         cmocka_unit_test(test_json__is_written_as_python_does),
         cmocka_unit_test(test_json__floats_do_not_heed_the_locale),
         cmocka_unit_test(test_json__refuses_what_is_none),
