@@ -55,6 +55,21 @@ run render --jsonl <<'E2E'
 E2E
 is 'render gives the prompt' json 'lines[0] == {"prompt": "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜></think>"}'
 is 'render opens the thinking' json 'lines[1]["prompt"].endswith("<｜Assistant｜><think>")'
+mkdir "$dir/v41" "$dir/other"
+echo '{"model_type": "deepseek_v41", "text_config": {"hidden_size": 96}}' >"$dir/v41/config.json"
+echo '{"model_type": "llama"}' >"$dir/other/config.json"
+run render --jsonl "$dir/v41" <<'E2E'
+{"messages": [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."}]}
+{"messages": [{"role": "user", "content": "Hi"}], "thinking_mode": "thinking", "reasoning_effort": 42}
+E2E
+is 'render takes the format from a model' json 'lines[0]["prompt"] == "<｜begin▁of▁sentence｜><｜User｜>Hi<｜System｜>Be brief.<｜Assistant｜></think>"'
+is 'with its efforts' json '"<｜System｜>Reasoning Effort: 42 (range 1-100," in lines[1]["prompt"]'
+run render --jsonl "$dir/v41" <<<'{"messages": [], "reasoning_effort": 101}'
+is 'and refuses others' failed 'an integer from 1 to 100'
+run render --jsonl "$dir/other" <<<'{"messages": []}'
+is 'render refuses a model whose format it does not know' failed 'model_type'
+run render --jsonl "$dir/nowhere" <<<'{"messages": []}'
+is 'render refuses a model that is not there' failed 'nowhere/config.json'
 run render --jsonl <<<'{"messages": [{"role": "nobody", "content": "Hi"}]}'
 is 'render refuses a role it does not know' failed 'line 1'
 run render --jsonl <<<'{"thinking_mode": "chat"}'
@@ -68,6 +83,10 @@ E2E
 is 'parse gives the message' json 'lines[0]["message"]["content"] == "Hello."'
 is 'parse divides reasoning from text' json 'lines[1]["message"]["reasoning_content"] == "hm"'
 is 'parse never fails on what a model wrote' json 'lines[2]["message"]["role"] == "assistant"'
+run parse --jsonl "$dir/v41" <<'E2E'
+{"text": "a\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke name=\"n::f\">\n\n</｜DSML｜ invoke>\n</｜DSML｜ calls>"}
+E2E
+is 'parse divides namespaces where a model has them' json 'lines[0]["message"]["tool_calls"] == [{"type": "function", "namespace": "n", "function": {"name": "f", "arguments": "{}"}}]'
 run parse --jsonl <<<'{"text": "x", "thinking_mode": "deep"}'
 is 'parse refuses a mode it does not know' failed 'thinking_mode'
 finish

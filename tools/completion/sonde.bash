@@ -55,7 +55,7 @@ _sonde_value() {
 _sonde_operand() {
     case $1 in
     help) _sonde_words "${_sonde_commands% help}" ;;
-    run | chat | inspect | logits | synth | bench | serve) _sonde_files -d ;;
+    run | chat | inspect | logits | render | parse | synth | bench | serve) _sonde_files -d ;;
     tokenize | train) _sonde_files -f ;;
     esac
 }

@@ -28,7 +28,7 @@ complete -c sonde -n '__sonde_is' -a help -d 'Explain a command'
 complete -c sonde -n '__sonde_is help' -a 'run chat inspect logits tokenize render parse synth bench serve train'
 
 # what they work on
-complete -c sonde -n '__sonde_is run chat inspect logits synth bench serve' -a '(__fish_complete_directories)'
+complete -c sonde -n '__sonde_is run chat inspect logits render parse synth bench serve' -a '(__fish_complete_directories)'
 complete -c sonde -n '__sonde_is tokenize train' -F
 
 # every command
