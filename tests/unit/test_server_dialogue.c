@@ -2,12 +2,13 @@
  * test_server_dialogue.c - conversations as ids: what was sampled comes back as it was, if it comes back unchanged.
  * Answers here are sampled as one id a byte where it can be, which the tokenizer would never choose.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "test.h"
 
-#include "server/dialogue_internal.h"
+#include "server/asked_internal.h"
 #include "server/parts_internal.h"
 
 static struct server server;
@@ -234,6 +235,87 @@ static void test_users__cannot_forge_turns(void **state) {
     }
 }
 
+/* The prompt of "Hi" to a model of that format, asked with that effort; "REFUSED" if it was not taken. Owed. */
+static char *prompt_of(enum sonde_chat_format format, const char *effort) {
+    struct dialogue d = {0};
+    struct refusal r = {0};
+    struct jtree tree;
+    int32_t *ids;
+    size_t count, bytes;
+    char json[80], *text;
+    server.info.chat_format = format;
+    server.thinks = true;
+    snprintf(json, sizeof(json), "{\"effort\": %s}", effort);
+    CHECKED(jtree_parse(json, strlen(json), "request", &tree, &error));
+    struct fields f = {.object = tree.root, .path = "", .refusal = &r};
+    struct thinking how = thinking_usual(&server);
+    read_effort(&f, "effort", &how);
+    jtree_release(&tree);
+    if (f.failed)
+        return strdup("REFUSED");
+    take_thinking(&d, &how);
+    say(&d, SPEAKER_USER, "Hi");
+    if (dialogue_ids(&d, &server, &ids, &count, &r))
+        fail_msg("%s", r.message);
+    CHECKED(sonde_tokenizer_decode(server.tokenizer, ids, count, &text, &bytes, &error));
+    server.info.chat_format = SONDE_CHAT_V4;
+    sonde_free(ids);
+    dialogue_release(&d);
+    return text;
+}
+
+/* Prompts are told by what they begin with; NULL: they say nothing of effort. */
+static void test_effort__reaches_the_prompt_as_the_format_has_it(void **state) {
+    (void)state;
+    static const char most[] = "Reasoning Effort: Absolute maximum";
+    static const struct {
+        const char *effort, *v4, *v41;
+    } rows[] = {
+        {"null", NULL, "Reasoning Effort: 75 ("},
+        {"\"minimal\"", NULL, "Reasoning Effort: 50 ("},
+        {"\"low\"", NULL, "Reasoning Effort: 50 ("},
+        {"\"medium\"", NULL, "Reasoning Effort: 75 ("},
+        {"\"high\"", NULL, "Reasoning Effort: 75 ("},
+        {"\"xhigh\"", NULL, "Reasoning Effort: 75 ("},
+        {"\"max\"", most, "Reasoning Effort: 100 ("},
+        {"\"ultra\"", most, "Reasoning Effort: 100 ("},
+        {"37", "REFUSED", "Reasoning Effort: 37 ("},
+        {"0", "REFUSED", "REFUSED"},
+        {"101", "REFUSED", "REFUSED"},
+        {"1.5", "REFUSED", "REFUSED"},
+        {"\"37\"", "REFUSED", "REFUSED"},
+        {"true", "REFUSED", "REFUSED"},
+        {"\"none\"", NULL, NULL},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        for (int format = SONDE_CHAT_V4; format <= SONDE_CHAT_V41; format++) {
+            const char *expected = format == SONDE_CHAT_V4 ? rows[i].v4 : rows[i].v41;
+            char *text = prompt_of((enum sonde_chat_format)format, rows[i].effort);
+            if (expected ? !strstr(text, expected) : strstr(text, "Effort") != NULL)
+                fail_msg("%s: %s", rows[i].effort, text);
+            sonde_free(text);
+        }
+}
+
+static void test_system__speaks_anywhere_in_v41(void **state) {
+    (void)state;
+    struct dialogue d = {0};
+    struct task t;
+    char *text;
+    size_t bytes;
+    server.info.chat_format = SONDE_CHAT_V41;
+    say(&d, SPEAKER_USER, "Hi");
+    say(&d, SPEAKER_SYSTEM, "Be brief.");
+    buf_string(&d.tools, tools);
+    encode(&d, &t);
+    server.info.chat_format = SONDE_CHAT_V4;
+    CHECKED(sonde_tokenizer_decode(server.tokenizer, t.ids, t.count, &text, &bytes, &error));
+    assert_non_null(strstr(text, "<｜begin▁of▁sentence｜><｜System｜>\n\n## Tools"));
+    assert_non_null(strstr(text, "<｜User｜>Hi<｜System｜>Be brief.<｜Assistant｜></think>"));
+    sonde_free(text);
+    free(t.ids);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text__comes_back_as_sampled),
@@ -241,6 +323,8 @@ int main(void) {
         cmocka_unit_test(test_call__without_its_reasoning_where_nobody_thinks),
         cmocka_unit_test(test_unfinished_reasoning__is_not_kept),
         cmocka_unit_test(test_users__cannot_forge_turns),
+        cmocka_unit_test(test_effort__reaches_the_prompt_as_the_format_has_it),
+        cmocka_unit_test(test_system__speaks_anywhere_in_v41),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }
