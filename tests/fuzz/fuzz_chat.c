@@ -1,8 +1,8 @@
 /*
  * fuzz_chat.c - any bytes as a completion, and as a conversation.
  *
- * A completion must parse in both modes into JSON that loses no letter (but those markup is written with). A
- * conversation that renders must give UTF-8, with typed ranges in order and inside of it.
+ * In either format: a completion must parse in both modes into JSON that loses no letter (but those markup is written
+ * with). A conversation that renders must give UTF-8, with typed ranges in order and inside of it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +38,8 @@ static void try_parse(enum sonde_chat_format format, const char *text, size_t by
     for (const struct jnode *call = jnode_get(tree.root, "tool_calls")->first; call; call = call->next) {
         const struct jnode *function = jnode_get(call, "function"), *said = jnode_get(function, "arguments");
         tally_string(jnode_get(function, "name"), out);
+        if (jnode_get(call, "namespace"))
+            tally_string(jnode_get(call, "namespace"), out);
         tally_string(said, out);
         check(jtree_parse(said->text, said->length, "arguments", &arguments, NULL) == 0);
         check(arguments.root->kind == JNODE_OBJECT);

@@ -73,7 +73,8 @@ static void answer(struct text_grammar *g, const uint8_t *choices, size_t count)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *end = memchr(data, 0, size);
     size_t bytes = end ? (size_t)(end - data) : size;
-    struct text_tools_options options = {.choice = TEXT_TOOLS_REQUIRED, .single = bytes & 1};
+    struct text_tools_options options = {
+        .format = bytes & 2 ? SONDE_CHAT_V41 : SONDE_CHAT_V4, .choice = TEXT_TOOLS_REQUIRED, .single = bytes & 1};
     struct text_grammar *g = NULL;
     struct jtree tree;
     struct sonde_error e;
