@@ -141,9 +141,9 @@ struct sonde_model_info {
     int32_t bos, eos;    /* token ids that begin and end a text */
     uint32_t thinks;     /* 1: chats think first unless told otherwise; 0 only if generation_config.json says so,
                           * with "thinking": false */
-    enum sonde_chat_format chat_format;
-    uint64_t parameters;    /* in the files, multi-token prediction included */
-    uint64_t weights_bytes; /* of tensor data in the files */
+    enum sonde_chat_format chat_format; /* how conversations are written to it */
+    uint64_t parameters;                /* in the files, multi-token prediction included */
+    uint64_t weights_bytes;             /* of tensor data in the files */
 };
 
 /* What the checkpoint says of itself, into *info. */

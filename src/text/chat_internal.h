@@ -88,6 +88,7 @@ void tool_schema_write(struct buf *b, const struct chat_format *format, const st
 
 /* ------------------------------------------------------------------------------------------- turns */
 
+/* Developers come last: formats that have none end before them. */
 enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_REMINDER, ROLE_DEVELOPER, ROLE_COUNT };
 
 /* A part of a user turn. */
@@ -121,6 +122,9 @@ struct turns {
  * field), MEMORY. */
 int turns_read(const struct chat_format *format, const struct jnode *messages, struct turns *c, struct sonde_error *e);
 void turns_release(struct turns *c);
+
+/* True if a block of that "type" is an image to the format. */
+bool chat_is_image(const struct chat_format *format, const struct jnode *type);
 
 /* ------------------------------------------------------------------------------------------ prompt */
 

@@ -78,7 +78,7 @@ static void put_json(struct rendering *r, const struct jnode *node) {
 
 /* An image, where the format has them, or "[Unsupported image_url]". */
 static void write_unknown(struct rendering *r, const struct jnode *type) {
-    if (*r->format->image && (jnode_says(type, "image") || jnode_says(type, "image_url"))) {
+    if (chat_is_image(r->format, type)) {
         buf_string(&r->out, r->format->image);
         return;
     }

@@ -26,9 +26,8 @@ static int string_or_absent(struct turns *c, size_t message, const struct jnode 
     return !value || value->kind == JNODE_STRING ? SONDE_OK : wrong(c, message, field, "a string");
 }
 
-static bool is_image(const struct jnode *block) {
-    const struct jnode *type = jnode_get(block, "type");
-    return jnode_says(type, "image") || jnode_says(type, "image_url");
+bool chat_is_image(const struct chat_format *format, const struct jnode *type) {
+    return *format->image && (jnode_says(type, "image") || jnode_says(type, "image_url"));
 }
 
 /* An image is told by one of three fields, or in an image_url, which may be the address itself. */
@@ -52,7 +51,7 @@ static int check_content(struct turns *c, size_t message, const struct jnode *co
             return wrong(c, message, field, "a block with a \"type\"");
         if (text && text->kind != JNODE_STRING)
             return wrong(c, message, field, "a block whose \"text\" is a string");
-        if (*c->format->image && is_image(block) && !has_source(block))
+        if (chat_is_image(c->format, type) && !has_source(block))
             return wrong(c, message, field, "an image with a \"source\", \"url\" or \"data\"");
     }
     return SONDE_OK;
