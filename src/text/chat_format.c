@@ -3,7 +3,7 @@
  *
  * A format is that of the encoder released with the weights (encoding_dsv4.py of V4, encoding.py of V4.1), as the
  * model was trained on its output. All in which they differ stands here as data; the code that writes and reads
- * conversations knows none by name. docs/decisions/0017-chat-formats-are-data.md says which sources were followed.
+ * conversations knows none by name. docs/decisions/0018-chat-formats-are-data.md says which sources were followed.
  */
 #include <stdio.h>
 #include <stdlib.h>
