@@ -134,4 +134,13 @@ for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do
 done >"$dir/turns"
 is 'no answer shows the tokens that begin a turn' [ "$(grep -c '<｜' "$dir/turns")" -eq 0 ]
 
+# DeepSeek-V4.1: the same answer whatever the chunks of its prompt and the threads are
+v41() { "$SONDE" run tests/golden/v41-flash -p 'Hello there, who are you?' --greedy -n 24 "$@" 2>"$err" </dev/null; }
+is 'a model of V4.1 answers' [ -n "$(v41)" ]
+is 'with one thread as with three' [ "$(v41 --threads 1)" = "$(v41 --threads 3)" ]
+is 'and as the released code decodes, if asked to' [ -n "$(v41 --released-decode)" ]
+"$SONDE" run --released-decode -p hello >"$out" 2>"$err" </dev/null
+status=$?
+is 'V4 knows no such thing' [ "$status" -eq 1 -a "$(wc -l <"$err")" -eq 1 ]
+
 finish
