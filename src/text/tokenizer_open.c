@@ -50,7 +50,7 @@ static void alphabet(int16_t byte_of[ALPHABET]) {
 
 void text_spell(struct buf *b, const char *bytes, size_t count) {
     int16_t byte_of[ALPHABET];
-    uint16_t letter_of[256];
+    uint16_t letter_of[256] = {0};
     alphabet(byte_of);
     for (uint16_t i = 0; i < ALPHABET; i++)
         if (byte_of[i] >= 0)

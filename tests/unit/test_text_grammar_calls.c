@@ -207,10 +207,10 @@ static void test_tools__the_marker_is_a_token(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tools__required_is_a_block),       cmocka_unit_test(test_tools__auto_begins_with_text),
-        cmocka_unit_test(test_tools__may_be_narrowed),           cmocka_unit_test(test_tools__may_be_in_namespaces),
-        cmocka_unit_test(test_tools__refuses_clearly),
-        cmocka_unit_test(test_tools__loose_ones_always_compile), cmocka_unit_test(test_tools__the_marker_is_a_token),
+        cmocka_unit_test(test_tools__required_is_a_block),   cmocka_unit_test(test_tools__auto_begins_with_text),
+        cmocka_unit_test(test_tools__may_be_narrowed),       cmocka_unit_test(test_tools__may_be_in_namespaces),
+        cmocka_unit_test(test_tools__refuses_clearly),       cmocka_unit_test(test_tools__loose_ones_always_compile),
+        cmocka_unit_test(test_tools__the_marker_is_a_token),
     };
     return cmocka_run_group_tests(tests, open_nano, close_nano);
 }
